@@ -1,0 +1,119 @@
+"""Data capture: SageMaker's JSON lines, one per request and answer.
+
+The endpoint's process appends every record to a spool file before it answers; the sandbox
+moves a finished spool file to S3. A record whose answer went out is therefore on disk,
+whichever process is killed next.
+
+The place and the shape are SageMaker's (developer guide, "Capture data from real-time
+endpoint"): `<DestinationS3Uri>/<endpoint>/<variant>/yyyy/mm/dd/hh/MM-SS-mmm-<uuid>.jsonl`,
+the hour being that of the invocation, UTC.
+"""
+
+import base64
+import json
+import os
+import random
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+FLUSH_SECONDS = 5  # how long a spool file collects records; SageMaker takes about a minute
+FLUSH_BYTES = 8 * 1024 * 1024
+OPEN = ".open"  # the suffix of a spool file that is still written
+
+
+class Capture:
+    """Writes the records of one endpoint process. Not thread-safe: one writer each."""
+
+    def __init__(self, spool: Path, config: dict) -> None:
+        """`config` is the DataCaptureConfig of the endpoint's configuration."""
+        self._spool = spool
+        self._modes = {option["CaptureMode"] for option in config.get("CaptureOptions", [])}
+        if "InputAndOutput" in self._modes:
+            self._modes |= {"Input", "Output"}
+        self._share = config.get("InitialSamplingPercentage", 0) / 100
+        self._enabled = config.get("EnableCapture", False)
+        headers = config.get("CaptureContentTypeHeader", {})
+        self._encodings = dict.fromkeys(headers.get("CsvContentTypes", []), "CSV")
+        self._encodings |= dict.fromkeys(headers.get("JsonContentTypes", []), "JSON")
+        self._file = None
+        self._path = self._hour = None
+        self._opened = self._bytes = 0.0
+
+    def record(
+        self, request: tuple[str, bytes], answer: tuple[str, bytes], inference_id: str | None
+    ) -> None:
+        """Write one record; `request` and `answer` are (content type, body)."""
+        if not self._enabled or (self._share < 1 and random.random() >= self._share):
+            return
+        time = datetime.now(UTC)
+        data = {}
+        if "Input" in self._modes:
+            data["endpointInput"] = self._side("INPUT", *request)
+        if "Output" in self._modes:
+            data["endpointOutput"] = self._side("OUTPUT", *answer)
+        event = {"eventId": str(uuid.uuid4())}
+        if inference_id:
+            event["inferenceId"] = inference_id
+        event["inferenceTime"] = f"{time:%Y-%m-%dT%H:%M:%SZ}"
+        line = json.dumps(
+            {"captureData": data, "eventMetadata": event, "eventVersion": "0"},
+            separators=(",", ":"),
+        )
+        self._append(line.encode() + b"\n", time)
+
+    def _side(self, mode: str, content_type: str, body: bytes) -> dict:
+        """The body as it came, or base64 where its media type is not declared as text."""
+        media_type = content_type.partition(";")[0].strip().lower()
+        encoding = self._encodings.get(media_type, "BASE64")
+        try:
+            data = base64.b64encode(body).decode() if encoding == "BASE64" else body.decode()
+        except UnicodeDecodeError:
+            encoding, data = "BASE64", base64.b64encode(body).decode()
+        return {"observedContentType": content_type, "mode": mode, "data": data, "encoding": encoding}
+
+    def _append(self, line: bytes, time: datetime) -> None:
+        hour = f"{time:%Y-%m-%d-%H}"
+        if self._file is not None and hour != self._hour:
+            self.flush()
+        if self._file is None:
+            name = f"{hour}_{time:%M-%S}-{time.microsecond // 1000:03d}-{uuid.uuid4()}.jsonl"
+            self._spool.mkdir(parents=True, exist_ok=True)
+            self._path, self._hour = self._spool / (name + OPEN), hour
+            self._file = open(self._path, "ab", buffering=0)
+            self._opened, self._bytes = time.timestamp(), 0
+        self._file.write(line)
+        self._bytes += len(line)
+        if self._bytes >= FLUSH_BYTES:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        if self._file is not None and datetime.now(UTC).timestamp() - self._opened >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the spool file under its final name, which hands it to the sandbox."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            os.rename(self._path, self._path.with_name(self._path.name.removesuffix(OPEN)))
+
+
+def finish_orphans(spool: Path) -> None:
+    """Hand over what a killed process left open; its last line may be cut short."""
+    for path in spool.glob(f"*{OPEN}"):
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(path, len(whole))
+        if whole:
+            os.rename(path, path.with_name(path.name.removesuffix(OPEN)))
+        else:
+            path.unlink()
+
+
+def object_key(spool_name: str, destination_prefix: str, endpoint: str, variant: str) -> str:
+    """The S3 key of a spool file: `2026-11-24-09_12-30-123-<uuid>.jsonl` below its hour."""
+    hour, _, name = spool_name.partition("_")
+    place = f"{endpoint}/{variant}/{hour.replace('-', '/')}/{name}"
+    return f"{destination_prefix}/{place}" if destination_prefix else place

@@ -1,0 +1,231 @@
+"""The endpoints' processes: start, watch, replace, stop.
+
+Every endpoint is served by one process (`serve.py`). An update starts the new process
+beside the old one, waits until it is ready, turns the traffic, and lets the old one finish
+what it has begun. A process that dies is started again; one that keeps dying is given up.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+
+from orchestrator.sandbox.capture import finish_orphans
+from orchestrator.sandbox.errors import ResourceFailed
+from orchestrator.sandbox.state import State, now
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 180
+CRASHES, CRASH_SECONDS = 5, 60  # so many deaths in so many seconds are a crash loop
+DRAIN_SECONDS = 65  # SageMaker gives an invocation 60
+
+
+class Instance:
+    """One running process of an endpoint."""
+
+    def __init__(self, job: dict, log_path: Path) -> None:
+        self.config = job["config"]
+        self.socket = job["socket"]
+        self.variant = job["variant"]
+        self.requests = 0  # in flight; counted by the data plane
+        self.session = None  # the data plane's connections to this process
+        self._log_path = log_path
+        job_path = Path(self.socket).with_suffix(".json")
+        job_path.write_text(json.dumps(job))
+        # The model's code gets the environment it was given, and none of our credentials.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        environment = inherited | job["environment"]
+        with open(log_path, "ab") as log_file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.sandbox.serve", str(job_path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, env=environment,
+            )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Raises ResourceFailed with the reason when the process cannot serve."""
+        timer = threading.Timer(START_SECONDS, self.process.kill)
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            code = self.process.wait()
+            tail = self._log_path.read_text(errors="replace").strip().splitlines()
+            last = f": {tail[-1]}" if tail else ""
+            raise ResourceFailed(f"The process ended with exit code {code} before it was ready{last}")
+        news = json.loads(line)
+        if "failed" in news:
+            self.stop()
+            raise ResourceFailed(news["failed"])
+
+    def stop(self) -> None:
+        """Let the process finish its requests and its capture file, then see it end."""
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        for path in (Path(self.socket), Path(self.socket).with_suffix(".json")):
+            path.unlink(missing_ok=True)
+
+
+class Fleet:
+    """All endpoint processes of the sandbox, by endpoint name."""
+
+    def __init__(self, state: State, folder: Path, commands: dict[str, str]) -> None:
+        """`commands` maps a custom image's URI to the command that stands for it."""
+        self._state = state
+        self._folder = folder
+        self._commands = commands
+        # Not below the state folder: a Unix socket's path is limited to some 100 bytes.
+        self._sockets = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self._instances: dict[str, Instance] = {}
+        self._crashes: dict[str, deque] = {}
+        self._lock = threading.RLock()
+        self._closing = False
+        (folder / "logs").mkdir(exist_ok=True)
+        for spool in self.spools():
+            finish_orphans(spool)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def spools(self) -> list[Path]:
+        """The capture folders, `capture/<endpoint>/<configuration>`."""
+        return [path for path in self._folder.glob("capture/*/*") if path.is_dir()]
+
+    def instance(self, endpoint: str) -> Instance | None:
+        return self._instances.get(endpoint)
+
+    def launch(self, endpoint: str, config_name: str) -> Instance:
+        """Start a process for a configuration and wait until it is ready; no traffic yet."""
+        config = self._state.row(
+            "resources", type="AWS::SageMaker::EndpointConfig", name=config_name
+        )
+        variant = config["properties"]["ProductionVariants"][0]
+        model = self._state.row(
+            "resources", type="AWS::SageMaker::Model", name=variant["ModelName"]
+        )
+        container = model["properties"]["PrimaryContainer"]
+        spool = self._folder / "capture" / endpoint / config_name
+        capture = config["properties"].get("DataCaptureConfig", {})
+        if capture:
+            spool.mkdir(parents=True, exist_ok=True)
+            where = {"destination": capture["DestinationS3Uri"], "variant": variant["VariantName"]}
+            (spool / "destination.json").write_text(json.dumps(where))
+        job = {
+            "config": config_name,
+            "variant": variant["VariantName"],
+            "model_dir": str(self._folder / "models" / model["name"]),
+            "image": container["Image"],
+            "command": self._commands.get(container["Image"]),
+            "environment": container.get("Environment", {}),
+            "capture": capture,
+            "spool": str(spool),
+            "socket": str(self._sockets / f"{uuid.uuid4().hex[:12]}.sock"),
+        }
+        instance = Instance(job, self._folder / "logs" / f"{endpoint}.log")
+        instance.wait_until_ready()
+        return instance
+
+    def turn_traffic(self, endpoint: str, instance: Instance) -> None:
+        """Send new requests to `instance`; the process it replaces ends when it is idle."""
+        with self._lock:
+            before = self._instances.get(endpoint)
+            self._instances[endpoint] = instance
+        if before is not None:
+            threading.Thread(target=self._retire, args=(before,), daemon=True).start()
+
+    def remove(self, endpoint: str) -> None:
+        """Stop an endpoint's process and wait for its end."""
+        with self._lock:
+            instance = self._instances.pop(endpoint, None)
+            self._crashes.pop(endpoint, None)
+        if instance is not None:
+            self._retire(instance)
+
+    def recover(self) -> None:
+        """Bring back, after a restart, the endpoints that were in service."""
+        for row in self._state.rows("endpoints"):
+            if row["status"] in ("InService", "Updating"):
+                threading.Thread(target=self._start_again, args=(row["name"],), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop everything, for the sandbox's own end."""
+        self._closing = True
+        stops = [
+            threading.Thread(target=instance.stop) for instance in list(self._instances.values())
+        ]
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
+        with contextlib.suppress(OSError):
+            self._sockets.rmdir()
+
+    @staticmethod
+    def _retire(instance: Instance) -> None:
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while instance.requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+        instance.stop()
+
+    def _watch(self) -> None:
+        while not self._closing:
+            time.sleep(0.1)
+            for endpoint, instance in list(self._instances.items()):
+                if not instance.alive and not self._closing:
+                    log.warning("the process of endpoint %s died", endpoint)
+                    with self._lock:
+                        if self._instances.get(endpoint) is instance:
+                            del self._instances[endpoint]
+                    finish_orphans(self._folder / "capture" / endpoint / instance.config)
+                    threading.Thread(
+                        target=self._start_again, args=(endpoint,), daemon=True
+                    ).start()
+
+    def _start_again(self, endpoint: str) -> None:
+        """Start the process of an endpoint that should be in service and is not."""
+        crashes = self._crashes.setdefault(endpoint, deque(maxlen=CRASHES))
+        while not self._closing:
+            row = self._state.row("endpoints", name=endpoint)
+            if row is None or row["status"] not in ("InService", "Updating"):
+                return
+            crashes.append(time.monotonic())
+            if len(crashes) == CRASHES and crashes[-1] - crashes[0] < CRASH_SECONDS:
+                reason = f"The process died {CRASHES} times within {CRASH_SECONDS} s."
+                self.give_up(endpoint, reason)
+                return
+            try:
+                instance = self.launch(endpoint, row["config"])
+            except ResourceFailed as error:
+                log.warning("endpoint %s does not start: %s", endpoint, error)
+                time.sleep(0.5)
+                continue
+            with self._lock:
+                # An update, or another thread of this kind, may have been quicker.
+                if self._instances.get(endpoint) is None:
+                    self._instances[endpoint] = instance
+                    return
+            instance.stop()
+            return
+
+    def give_up(self, endpoint: str, reason: str) -> None:
+        log.error("endpoint %s failed: %s", endpoint, reason)
+        where = {"name": endpoint}
+        self._state.update("endpoints", where, status="Failed", reason=reason, updated=now())

@@ -1,0 +1,234 @@
+"""One endpoint's process: what SageMaker runs as a container, without the container.
+
+    python -m orchestrator.sandbox.serve job.json
+
+The sandbox starts it; `job.json` says where the unpacked model is, which image and
+environment it was given, what to capture, and the Unix socket to listen on. It answers
+`GET /ping` and `POST /invocations` as the container would. A custom image's place is taken
+by a command of the user's, which this process starts and forwards to.
+
+It tells the sandbox on its standard output when it is ready, or why it cannot be
+(`{"ready": true}`, `{"failed": "…"}`), and ends when its standard input does: an endpoint
+never outlives the sandbox.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import aiohttp
+import uvicorn
+
+from orchestrator.sandbox.capture import Capture
+from orchestrator.sandbox.container import INTERNAL_ERROR, Answer, Container, ContainerFailed, page
+
+# What the container's web server forwards; it answers everything else itself.
+FORWARDED = ("/ping", "/invocations", "/execution-parameters")
+NOT_FORWARDED = Answer(404, "application/octet-stream", b"{}")
+NOT_FOUND = page(
+    404,
+    "Not Found",
+    "The requested URL was not found on the server. If you entered the URL manually please "
+    "check your spelling and try again.",
+)
+METHOD_TEXT = "The method is not allowed for the requested URL."
+METHODS = {
+    "/ping": ("HEAD", "GET", "OPTIONS"),
+    "/invocations": ("POST", "OPTIONS"),
+    "/execution-parameters": ("HEAD", "GET", "OPTIONS"),
+}
+COMMAND_SECONDS = 120  # how long a user's command may take to answer its first ping
+
+
+class Service:
+    """The HTTP side, an ASGI application over a `Container` or a `Command`."""
+
+    def __init__(self, container: "Container | Command", capture: Capture) -> None:
+        self._container = container
+        self._capture = capture
+
+    async def __call__(self, scope, receive, send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        answer = await self._answer(scope["method"], scope["path"], headers, body)
+        head = [
+            (b"content-type", answer.content_type.encode("latin-1")),
+            (b"content-length", b"%d" % len(answer.body)),
+        ]
+        head += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": head})
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
+        if not path.startswith(FORWARDED):
+            return NOT_FORWARDED
+        if path not in METHODS:
+            return NOT_FOUND
+        if path == "/execution-parameters" and not self._container.execution_parameters:
+            return NOT_FOUND
+        allowed = METHODS[path]
+        if method not in allowed:
+            refused = page(405, "Method Not Allowed", METHOD_TEXT)
+            return Answer(405, refused.content_type, refused.body, {"Allow": ", ".join(allowed)})
+        if method == "OPTIONS":
+            return Answer(200, "text/html; charset=utf-8", b"", {"Allow": ", ".join(allowed)})
+        try:
+            if path == "/ping":
+                return await self._container.ping()
+            if path == "/execution-parameters":
+                return self._container.execution_parameters()
+            return await self._invoke(headers, body)
+        except Exception:
+            traceback.print_exc()
+            return INTERNAL_ERROR
+
+    async def _invoke(self, headers: dict, body: bytes) -> Answer:
+        content_type = headers.get("contenttype") or headers.get("content-type", "")
+        answer = await self._container.invoke_async(headers, body, content_type)
+        if 200 <= answer.status < 300:
+            inference_id = headers.get("x-amzn-sagemaker-inference-id")
+            self._capture.record(
+                (content_type, body), (answer.content_type, answer.body), inference_id
+            )
+        return answer
+
+
+class Model(Container):
+    """The container itself, asked in this process."""
+
+    async def ping(self) -> Answer:
+        return Answer(200, "application/json", b"")
+
+    async def invoke_async(self, headers: dict, body: bytes, content_type: str) -> Answer:
+        return self.invoke(body, content_type, headers.get("accept", ""))
+
+
+class Command:
+    """A user's own serving command in the place of a custom image.
+
+    It must listen on 127.0.0.1 at the port in SAGEMAKER_BIND_TO_PORT, and finds the
+    unpacked model in the folder SM_MODEL_DIR, which is also where it is started.
+    """
+
+    execution_parameters = None
+
+    def __init__(self, command: str, model_dir: Path, environment: dict[str, str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}"
+        variables = {"SAGEMAKER_BIND_TO_PORT": str(port), "SM_MODEL_DIR": str(model_dir)}
+        self._session = None
+        try:
+            self._process = subprocess.Popen(
+                shlex.split(command), cwd=model_dir, env=os.environ | environment | variables,
+                stdin=subprocess.DEVNULL, stdout=sys.stderr,
+            )  # fmt: skip
+        except OSError as error:
+            raise ContainerFailed(f"The command {command!r} cannot be started: {error}") from None
+
+    async def started(self) -> None:
+        """Wait for the first ping that succeeds."""
+        self._session = aiohttp.ClientSession()
+        for _ in range(COMMAND_SECONDS * 10):
+            if self._process.poll() is not None:
+                raise ContainerFailed(f"The command ended with exit code {self._process.returncode}.")
+            with contextlib.suppress(aiohttp.ClientError):
+                if (await self.ping()).status == 200:
+                    return
+            await asyncio.sleep(0.1)
+        raise ContainerFailed(f"The command did not answer /ping within {COMMAND_SECONDS} s.")
+
+    async def ping(self) -> Answer:
+        return await self._forward("GET", "/ping", {}, b"")
+
+    async def invoke_async(self, headers: dict, body: bytes, content_type: str) -> Answer:
+        kept = {k: v for k, v in headers.items() if k not in ("host", "content-length")}
+        return await self._forward("POST", "/invocations", kept, body)
+
+    async def _forward(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
+        async with self._session.request(
+            method, self._url + path, headers=headers, data=body
+        ) as answer:
+            content_type = answer.headers.get("Content-Type", "application/octet-stream")
+            return Answer(answer.status, content_type, await answer.read())
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def report(**news: object) -> None:
+    print(json.dumps(news), flush=True)
+
+
+def end_with_the_sandbox() -> None:
+    """Stop when the sandbox closes its end of our standard input, by choice or by dying."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+async def run(job: dict) -> None:
+    model_dir, environment = Path(job["model_dir"]), job["environment"]
+    command = job.get("command")
+    if command:
+        container = Command(command, model_dir, environment)
+    else:
+        container = Model(model_dir, job["image"], environment)
+    capture = Capture(Path(job["spool"]), job["capture"])
+    try:
+        if command:
+            await container.started()
+        config = uvicorn.Config(
+            Service(container, capture), uds=job["socket"], lifespan="off", access_log=False,
+            log_level="warning", timeout_graceful_shutdown=60,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not serving.done():
+            if server.started:
+                report(ready=True)
+                break
+            await asyncio.sleep(0.01)
+        while not serving.done():
+            await asyncio.wait([serving], timeout=0.5)
+            capture.flush_if_due()
+    finally:
+        capture.flush()
+        if command:
+            container.stop()
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    end_with_the_sandbox()
+    try:
+        asyncio.run(run(job))
+    except ContainerFailed as error:
+        report(failed=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

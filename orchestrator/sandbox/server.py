@@ -1,0 +1,268 @@
+"""The sandbox: S3, CloudFormation, SageMaker and the orchestrator at one loopback address.
+
+    python -m orchestrator.sandbox.server FOLDER PORT   (or: make sandbox)
+
+FOLDER keeps everything: objects, models, stacks, captured data, logs, credentials. A
+request's signature says which service it is for, as on AWS the host name does. The
+orchestrator's API is served below `/prod`, by the handler that runs on AWS.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvicorn
+from nanio.app import build_app
+from nanio.auth.credentials import StaticCredentialResolver
+from nanio.config import Settings
+from nanio.errors import S3Error
+
+from orchestrator.handler import handler
+from orchestrator.sandbox import gate
+from orchestrator.sandbox.capture import object_key
+from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.fleet import Fleet
+from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model, split_s3_url
+from orchestrator.sandbox.runtime import MAX_BODY, Runtime
+from orchestrator.sandbox.stacks import ACCOUNT, Stacks
+from orchestrator.sandbox.state import State, now
+from orchestrator.sandbox.wire import CloudFormation, SageMaker
+
+log = logging.getLogger("sandbox")
+
+REGION = "us-east-1"
+STAGE = "/prod"
+ASSETS_BUCKET = "pulsar-assets"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
+API_PATHS = ("/provisionpipeline", "/pipelinestatus")
+NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
+SWEEP_SECONDS = 0.5
+
+
+class Sandbox:
+    """The ASGI application."""
+
+    def __init__(self, folder: Path, credentials: StaticCredentialResolver, commands: dict) -> None:
+        self._credentials = credentials
+        self._s3_app = build_app(
+            Settings(data_dir=folder / "s3", region=REGION, credentials=credentials)
+        )
+        self._s3 = self._s3_app.state.storage
+        if not (folder / "s3" / ASSETS_BUCKET).exists():
+            self._s3.create_bucket(ASSETS_BUCKET)
+        self._state = State(folder / "state.db")
+        self._fleet = Fleet(self._state, folder, commands)
+        providers = [
+            Model(folder, self._s3),
+            EndpointConfig(self._state, self._s3),
+            Endpoint(self._state, self._fleet),
+        ]
+        self._stacks = Stacks(self._state, REGION, providers)
+        self._cloudformation = CloudFormation(self._stacks, self._state)
+        self._sagemaker = SageMaker(self._state, REGION)
+        self._runtime = Runtime(self._state, self._fleet, REGION, str(folder))
+        # The handler calls back into this process: its threads must not be the ones that
+        # answer those calls.
+        self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
+
+    def start(self) -> None:
+        """Bring back what ran before: endpoints in service, operations under way."""
+        self._fleet.recover()
+        self._stacks.resume()
+
+    def close(self) -> None:
+        self._stacks.close()
+        self._fleet.close()
+
+    async def __call__(self, scope, receive, send) -> None:
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        service = gate.service_of(headers)
+        path = scope["path"]
+        if service is None and path.startswith((STAGE + "/", "/endpoints/")):
+            await _send(send, gate.refusal("execute-api", NO_TOKEN))
+        elif service in (None, "s3"):  # presigned URLs carry no header; nanio refuses the rest
+            await self._s3_app(scope, gate.checking_body(receive, headers), send)
+        else:
+            body = await _read(receive)
+            query = scope["query_string"].decode("latin-1")
+            try:
+                gate.check(scope["method"], path, query, headers, body, self._credentials)
+            except AwsError as error:
+                await _send(send, gate.refusal(service, error))
+                return
+            await self._serve(service, scope, headers, body, send)
+
+    async def _serve(self, service: str, scope, headers: dict, body: bytes, send) -> None:
+        path = scope["path"]
+        if service == "execute-api":
+            await self._serve_api(scope["method"], path, headers, body, send)
+        elif service == "sagemaker" and path != "/":
+            invoked = await self._runtime.answer(path, headers, body)
+            await _send(send, invoked, invoked.headers)
+        elif service == "sagemaker":
+            target = headers.get("x-amz-target", "")
+            answer = await asyncio.to_thread(self._sagemaker.answer, target, body)
+            await _send(send, gate.Refusal(*answer))
+        elif service == "cloudformation":
+            answer = await asyncio.to_thread(self._cloudformation.answer, body)
+            await _send(send, gate.Refusal(*answer))
+        else:
+            error = AwsError("UnknownService", f"The sandbox has no service called {service}", 404)
+            await _send(send, gate.refusal(service, error))
+
+    async def _serve_api(self, method: str, path: str, headers: dict, body: bytes, send) -> None:
+        """API Gateway: two POST methods, and nothing else is there."""
+        path = path.removeprefix(STAGE)
+        if method != "POST" or path not in API_PATHS:
+            await _send(send, gate.refusal("execute-api", NO_TOKEN))
+            return
+        event = {
+            "resource": path,
+            "path": path,
+            "httpMethod": method,
+            "headers": headers,
+            "body": body.decode(errors="replace"),
+            "isBase64Encoded": False,
+        }
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._handlers, handler, event, None)
+        content_type = answer["headers"]["Content-Type"]
+        await _send(send, gate.Refusal(answer["statusCode"], content_type, answer["body"].encode()))
+
+    async def sweep(self) -> None:
+        """Move finished capture files to S3, for as long as the sandbox runs."""
+        while True:
+            await self.sweep_once()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep_once(self) -> None:
+        for spool in self._fleet.spools():
+            for path in sorted(spool.glob("*.jsonl")):
+                try:
+                    await self._publish(path)
+                except (S3Error, OSError) as error:
+                    log.warning("%s stays in the spool: %s", path, error)
+
+    async def _publish(self, path: Path) -> None:
+        where = json.loads((path.parent / "destination.json").read_text())
+        bucket, prefix = split_s3_url(where["destination"])
+        endpoint = path.parent.parent.name
+        key = object_key(path.name, prefix, endpoint, where["variant"])
+        content = await asyncio.to_thread(path.read_bytes)
+
+        async def chunks():
+            yield content
+
+        # The key is the file's own: done twice, after a crash, it is the same object.
+        await self._s3.put_object(bucket, key, chunks(), content_type="application/jsonlines")
+        path.unlink()
+
+
+async def _read(receive) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY + 1:  # one byte too many is enough to know
+            parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _send(send, answer, headers: dict[str, str] | None = None) -> None:
+    head = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    head += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def load_credentials(folder: Path) -> tuple[str, str]:
+    """Access key and secret, made at the first start and kept, readable by the owner only."""
+    path = folder / "credentials.json"
+    if not path.exists():
+        pair = {"access_key": f"SANDBOX{secrets.token_hex(6).upper()}", "secret": secrets.token_urlsafe(30)}
+        temporary = path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(pair, file)
+        os.replace(temporary, path)
+    pair = json.loads(path.read_text())
+    return pair["access_key"], pair["secret"]
+
+
+def write_status(folder: Path, **status: object) -> None:
+    """The state folder says what is so: `status.json`, replaced in one step."""
+    temporary = folder / "status.new"
+    temporary.write_text(json.dumps(status, indent=2) + "\n")
+    os.replace(temporary, folder / "status.json")
+
+
+async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
+    access_key, secret = load_credentials(folder)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    os.environ |= {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "ASSETS_BUCKET": ASSETS_BUCKET,
+        "SAGEMAKER_ROLE_ARN": ROLE,
+    }
+    credentials = StaticCredentialResolver({access_key: secret})
+    sandbox = await asyncio.to_thread(Sandbox, folder, credentials, commands)
+    config = uvicorn.Config(
+        sandbox, lifespan="off", access_log=False, log_level="warning", timeout_graceful_shutdown=65
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    sandbox.start()
+    write_status(folder, state="running", url=url, pid=os.getpid(), since=now())
+    sweeping = asyncio.create_task(sandbox.sweep())
+    try:
+        await serving
+    finally:
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+        await asyncio.to_thread(sandbox.close)
+        await sandbox.sweep_once()
+        write_status(folder, state="stopped", url=url, since=now())
+
+
+def main() -> None:
+    """Exit codes: 0 stopped, 3 the folder is another sandbox's, 4 the port is taken."""
+    folder, port = Path(sys.argv[1]).resolve(), int(sys.argv[2])
+    commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = open(folder / "lock", "w")  # noqa: SIM115 - held until the process ends, however it ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(3)
+    try:
+        listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
+    except OSError:
+        sys.exit(4)
+    asyncio.run(serve(folder, listener, commands))
+
+
+if __name__ == "__main__":
+    main()
