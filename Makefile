@@ -1,0 +1,147 @@
+# Every target is one line over a script; `make` alone prints them.
+PYTHON ?= python3
+PAYLOAD ?= payloads/pulsar-realtime.json
+IMAGE := $(shell sed -n 's/^image: *\([^ \#]*\).*/\1/p' params.yaml)
+LOCK := requirements$(if $(filter-out 1.9-0,$(IMAGE)),-$(IMAGE)).txt
+VENV := .venv
+PY := $(VENV)/bin/python
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# A Python snippet and not awk: awk and sed differ between Linux and macOS.
+define PRINT_HELP
+import re
+text = open("Makefile").read()
+for group, body in re.findall(r"^##@ (.+)\n((?:(?!^##@).*\n?)*)", text, re.M):
+    print(f"\n{group}")
+    for doc, name in re.findall(r"^## (.+)\n([a-z-]+):", body, re.M):
+        print(f"  {name:14}{doc}")
+endef
+export PRINT_HELP
+
+.PHONY: help
+help:
+	@$(PYTHON) -c "$$PRINT_HELP"
+
+##@ the way
+
+.PHONY: setup
+## make .venv from the locked pins
+setup: $(VENV)/ready-$(IMAGE)
+
+.PHONY: train
+## candidates, training, evaluation, model.tar.gz: whatever of it is stale (HTRU2=file: your own copy)
+train: setup
+	@! python scripts/fetch.py --stale || dvc repro -q --force --single-item fetch
+	@dvc repro -q
+
+.PHONY: deploy
+## the whole way: train, package, upload, provision, wait, predict
+deploy: upload provision wait predict
+
+.PHONY: status
+## how the pipeline is doing
+status: setup
+	@python scripts/status.py $(PAYLOAD)
+
+.PHONY: predict
+## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours)
+predict: setup
+	@python scripts/predict.py $(if $(INPUT),--input $(INPUT))
+
+.PHONY: destroy
+## delete every pipeline and stop the sandbox
+destroy: setup
+	@python scripts/destroy.py
+	@python scripts/sandbox.py down
+
+##@ single steps
+
+.PHONY: fetch
+## get the candidates again
+fetch: setup
+	@dvc repro --force --single-item fetch
+
+.PHONY: evaluate
+## scores, plots and evaluation/report.html
+evaluate: setup
+	@dvc repro evaluate
+
+.PHONY: package
+## models/model.tar.gz, if the gate lets the model through
+package: train
+
+.PHONY: report
+## print the scores as a table
+report: setup
+	@python scripts/evaluate.py --show
+
+.PHONY: upload
+## aws s3 cp model.tar.gz to the assets bucket
+upload: train sandbox
+	@python scripts/upload.py
+
+.PHONY: provision
+## POST /provisionpipeline with PAYLOAD
+provision: sandbox
+	@python scripts/provision.py $(PAYLOAD)
+
+.PHONY: wait
+## follow the pipeline until it is in service or has failed
+wait: sandbox
+	@python scripts/status.py --wait $(PAYLOAD)
+
+##@ the sandbox
+
+.PHONY: sandbox
+## start AWS's stand-in on this machine
+sandbox: setup
+	@python scripts/sandbox.py up
+
+.PHONY: sandbox-down
+## stop it; its state stays
+sandbox-down: setup
+	@python scripts/sandbox.py down
+
+.PHONY: env
+## variables for aws, boto3 and curl: eval "$(make -s env)"
+env: setup
+	@python scripts/sandbox.py env
+
+##@ development
+
+.PHONY: test
+## the quick tests (ALL=1: the slow ones too)
+test: $(VENV)/ready-dev-$(IMAGE)
+	@python -m pytest $(if $(ALL),-m "")
+
+.PHONY: lint
+## ruff: lint and format
+lint: $(VENV)/ready-dev-$(IMAGE)
+	@ruff check . && ruff format --check .
+
+.PHONY: format
+## let ruff mend what it can
+format: $(VENV)/ready-dev-$(IMAGE)
+	@ruff check --fix . && ruff format .
+
+.PHONY: lock
+## resolve the requirements anew
+lock: $(VENV)/ready-dev-$(IMAGE)
+	@python scripts/lock.py
+
+.PHONY: clean
+## remove what was made: models, evaluation, data, the sandbox's state
+clean:
+	@[ ! -d .sandbox ] || [ ! -x $(PY) ] || $(PY) scripts/sandbox.py down
+	@rm -rf data/candidates.csv data/source.json data/prepared models/*.* evaluation/*.* evaluation/plots .sandbox
+
+$(VENV)/ready-$(IMAGE): $(LOCK)
+	@$(PYTHON) scripts/setup.py $(VENV) $(LOCK) $(IMAGE)
+	@touch $@
+
+$(VENV)/ready-dev-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

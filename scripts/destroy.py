@@ -1,0 +1,119 @@
+"""Delete pipelines: their stacks, and the copies of models that were made for them.
+
+    python scripts/destroy.py --dry-run       # what would go
+    python scripts/destroy.py                 # every pipeline of the target
+    python scripts/destroy.py payloads/pulsar-realtime.json
+
+Uploaded models and captured data stay in their bucket.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import sandbox
+from botocore.exceptions import BotoCoreError, ClientError
+from common import TargetError, UserError, print_json, run, say
+from target import Target, load_payload, pipeline_of, resolve
+
+from orchestrator.contract import STACK_PREFIX, BadRequest
+from orchestrator.handler import SNAPSHOTS
+
+DELETE_SECONDS = 600
+
+
+def find(target: Target, payload: Path | None) -> list[str]:
+    """Names of the stacks to delete."""
+    if payload:
+        try:
+            return [pipeline_of(load_payload(payload, target.bucket))]
+        except BadRequest as error:
+            raise UserError(f"{payload}: {error}") from None
+    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
+    names = [stack["StackName"] for page in pages for stack in page["Stacks"]]
+    return [name for name in names if name.startswith(STACK_PREFIX + "-")]
+
+
+def snapshots(target: Target, stack: str) -> list[str]:
+    listing = target.client("s3").get_paginator("list_objects_v2")
+    pages = listing.paginate(Bucket=target.bucket, Prefix=f"{SNAPSHOTS}/{stack}/")
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def resources(target: Target, stack: str) -> list[str]:
+    """What a stack holds, as `type name`; empty when there is no such stack."""
+    try:
+        answer = target.client("cloudformation").list_stack_resources(StackName=stack)
+    except ClientError:
+        return []
+    return [
+        f"{row['ResourceType']} {row.get('PhysicalResourceId', '')}"
+        for row in answer["StackResourceSummaries"]
+    ]
+
+
+def destroy(target: Target, stack: str, keys: list[str]) -> None:
+    """Delete a stack, wait until it is gone, then its copies of models."""
+    cloudformation = target.client("cloudformation")
+    try:
+        stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
+    except ClientError:
+        stack_id = None
+    if stack_id:
+        cloudformation.delete_stack(StackName=stack_id)
+        deadline = time.monotonic() + DELETE_SECONDS
+        status = ""
+        while status != "DELETE_COMPLETE":
+            state = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
+            status = state["StackStatus"]
+            if status == "DELETE_FAILED" or time.monotonic() > deadline:
+                raise TargetError(f"{stack} is {status}: {state.get('StackStatusReason', '')}")
+            time.sleep(0.2)
+    s3 = target.client("s3")
+    for key in keys:
+        s3.delete_object(Bucket=target.bucket, Key=key)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("payload", type=Path, nargs="?", help="default: every pipeline")
+    parser.add_argument("--dry-run", action="store_true", help="list, delete nothing")
+    parser.add_argument("--json", action="store_true", help="print what goes as JSON")
+    arguments = parser.parse_args()
+    if sandbox.status()["state"] == "never started":
+        print("destroy: the sandbox was never started, there is no pipeline")
+        return 0
+    sandbox.up()  # it has to be there to take its pipelines down
+    target = resolve()
+    try:
+        stacks = find(target, arguments.payload)
+        going = {
+            stack: {"resources": resources(target, stack), "objects": snapshots(target, stack)}
+            for stack in stacks
+        }
+        if not arguments.json:
+            for stack, parts in going.items():
+                print(f"destroy: stack {stack}")
+                for line in parts["resources"] + [f"s3://{target.bucket}/{k}" for k in parts["objects"]]:
+                    print(f"  {line}")
+        if not arguments.dry_run:
+            for stack, parts in going.items():
+                destroy(target, stack, parts["objects"])
+            left = find(target, None) if not arguments.payload else []
+            if left:
+                raise TargetError(f"still there: {', '.join(left)}", "make destroy")
+    except (ClientError, BotoCoreError) as error:
+        raise TargetError(f"the target refused: {error}", "make status") from None
+    if arguments.json:
+        print_json(going)
+    elif not going:
+        print("destroy: there is no pipeline")
+    elif not arguments.dry_run:
+        say(f"destroy: {len(going)} gone")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

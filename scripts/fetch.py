@@ -1,0 +1,195 @@
+"""Get the candidates: HTRU2 from its public homes, from a file or URL, or simulated.
+
+    python scripts/fetch.py                          # as params.yaml (data.source) says
+    HTRU2=~/Downloads/HTRU_2.csv make train          # your own copy, a path or a URL
+
+Precedence: --source, then the environment variable HTRU2, then data.source in params.yaml.
+Writes data/candidates.csv and data/source.json, which says where they came from and goes
+into every model. Where no home of HTRU2 answers, `auto` simulates and says so.
+"""
+
+import argparse
+import io
+import os
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import htru2
+import numpy as np
+import simulate
+from common import ROOT, BadData, UserError, load_params, run, say, write_atomically, write_json
+from tqdm import tqdm
+
+HOMES = (
+    # UCI Machine Learning Repository, data set 372 (CC BY 4.0)
+    "https://archive.ics.uci.edu/static/public/372/htru2.zip",
+    # the authors' own repository
+    "https://raw.githubusercontent.com/scienceguyrob/PulsarFeatureLab/master/PulsarFeatureLab/"
+    "Data/HTRU2/ARFF/Non-discretized/Lyon%20et%20al.%20Features%20(2015)/"
+    "HTRU_2_Lyon_Features%20(8).arff",
+)
+TIMEOUT_SECONDS = 10  # without an answer or a byte
+MAX_BYTES = 50_000_000
+CANDIDATES = ROOT / "data" / "candidates.csv"
+SOURCE = ROOT / "data" / "source.json"
+
+
+def download(url: str) -> bytes:
+    """The bytes behind a URL; BadData says why not."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            total = int(answer.headers.get("Content-Length") or 0) or None
+            content = io.BytesIO()
+            name = url.rsplit("/", 1)[-1][:30]
+            with tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
+                while chunk := answer.read(65536):
+                    content.write(chunk)
+                    bar.update(len(chunk))
+                    if content.tell() > MAX_BYTES:
+                        raise BadData(f"{url}: more than {MAX_BYTES} bytes, not HTRU2")
+            if total and content.tell() < total:
+                raise BadData(f"{url}: the connection ended after {content.tell()} of {total} bytes")
+            return content.getvalue()
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise BadData(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def text_of(content: bytes, name: str) -> str:
+    """The candidate file in a download: the zip's HTRU_2.csv, or the content itself."""
+    if content[:2] == b"PK":
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                inside = [n for n in archive.namelist() if n.endswith("HTRU_2.csv")]
+                if not inside:
+                    raise BadData(f"{name}: the archive holds no HTRU_2.csv")
+                if archive.getinfo(inside[0]).file_size > MAX_BYTES:
+                    raise BadData(f"{name}: its HTRU_2.csv is too large to be HTRU2")
+                content = archive.read(inside[0])
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise BadData(f"{name}: {error}") from None
+    return content.decode("utf-8", errors="replace")
+
+
+def from_place(place: str) -> np.ndarray:
+    """HTRU2 from a URL or a path, checked; BadData when it is not HTRU2."""
+    if re.match(r"https?://", place):
+        content, name = download(place), place.rsplit("/", 1)[-1]
+    else:
+        path = Path(place).expanduser()
+        name = path.name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadData(
+                f"{place}: {error.strerror}", "name an existing HTRU_2.csv: HTRU2=<path> make train"
+            ) from None
+    data = htru2.parse(text_of(content, name), name)
+    htru2.check(data, name)
+    htru2.check_published(data, name)
+    if htru2.content_hash(data) != htru2.PUBLISHED:
+        say(f"warning: {name} has the shape of HTRU2, but not all of its published values")
+    return data
+
+
+def from_homes() -> np.ndarray | None:
+    """HTRU2 from the first public home that answers with it, None when none does."""
+    for home in HOMES:
+        try:
+            return from_place(home)
+        except BadData as error:
+            say(f"  {error}")
+    return None
+
+
+def simulated(params: dict) -> np.ndarray:
+    pulsars = params["simulated_pulsars"]
+    others = params["simulated_candidates"] - pulsars
+    if pulsars < 100 or others < 100:
+        raise UserError(
+            "at least 100 simulated pulsars and 100 others are needed",
+            "raise data.simulated_candidates or data.simulated_pulsars in params.yaml",
+        )
+    features, classes = simulate.simulate(pulsars, others, params["seed"])
+    return np.column_stack([features, classes])
+
+
+def chosen(argument: str | None, params: dict) -> str:
+    """The source to use: flag, then environment, then params.yaml."""
+    return argument or os.environ.get("HTRU2") or params["source"]
+
+
+def get(source: str, params: dict) -> tuple[np.ndarray, bool]:
+    """The candidates, and whether they are simulated."""
+    if source == "simulated":
+        return simulated(params), True
+    if source not in ("auto", "htru2"):
+        return from_place(source), False
+    say("fetch: looking for HTRU2 at its public homes")
+    data = from_homes()
+    if data is not None:
+        return data, False
+    if source == "htru2":
+        remedy = "HTRU2=<path or URL of HTRU_2.csv> make train"
+        raise UserError("no home of HTRU2 answered", remedy)
+    say("fetch: NO HOME OF HTRU2 ANSWERED. The candidates are SIMULATED; every score that")
+    say("       follows is a score on simulated data. Once online, `make train` gets HTRU2.")
+    return simulated(params), True
+
+
+def is_stale(params: dict) -> bool:
+    """Whether `make` should fetch again: a file was named, or HTRU2 can now be had."""
+    if not SOURCE.exists():
+        return False  # DVC fetches by itself what is missing
+    if os.environ.get("HTRU2"):
+        data = from_place(os.environ["HTRU2"])
+        return htru2.content_hash(data) not in SOURCE.read_text()
+    if params["source"] == "auto" and '"simulated": true' in SOURCE.read_text():
+        return any(_answers(home) for home in HOMES)
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return answer.status == 200
+    except (OSError, ValueError):
+        return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", help="auto, htru2, simulated, or a path or URL of HTRU_2.csv")
+    parser.add_argument(
+        "--stale", action="store_true", help="exit with 0 when the candidates should be fetched again"
+    )
+    arguments = parser.parse_args()
+    params = load_params()["data"]
+    if arguments.stale:
+        return 0 if is_stale(params) else 1
+    data, is_simulated = get(chosen(arguments.source, params), params)
+    content = htru2.content_hash(data)
+    write_atomically(CANDIDATES, htru2.to_csv(data))
+    write_json(
+        SOURCE,
+        {
+            "source": "simulated candidates" if is_simulated else "HTRU2",
+            "simulated": is_simulated,
+            "content_sha256": content,
+            "published_values": content == htru2.PUBLISHED,
+            "candidates": len(data),
+            "pulsars": int(data[:, 8].sum()),
+        },
+    )
+    kind = "SIMULATED candidates" if is_simulated else "HTRU2"
+    say(f"fetch: {len(data)} {kind}, {int(data[:, 8].sum())} pulsars, content {content[:12]}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

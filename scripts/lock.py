@@ -1,0 +1,63 @@
+"""Resolve requirements*.in into the lock files with hashes: `make lock`.
+
+    python scripts/lock.py
+
+One lock per SageMaker image, alike but for scikit-learn and what it drags along, and one
+for the development tools that fits beside either.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import ROOT, UserError, run, say
+
+from orchestrator.images import DEFAULT_IMAGE, SKLEARN_IMAGES
+
+OPTIONS = ["--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+
+
+def resolve(source: str, lock: str, constraints: list[str], universal: bool) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(constraints) + "\n")
+        file.flush()
+        command = [sys.executable, "-m", "uv", "pip", "compile", source, "-o", lock, "-c", file.name]
+        command += OPTIONS + (["--universal"] if universal else [])
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise UserError(f"{source} cannot be resolved", "read what uv said above")
+    say(f"lock: {lock}")
+
+
+def pins(lock: Path) -> list[str]:
+    """The first pin of each package in a lock file."""
+    found: dict[str, str] = {}
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M):
+        found.setdefault(name, f"{name}=={version}")
+    return list(found.values())
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    lock = "requirements.txt"
+    default = SKLEARN_IMAGES[DEFAULT_IMAGE]
+    exact = [f"scikit-learn=={default.scikit_learn}", *default.constraints]
+    resolve("requirements.in", lock, exact, universal=True)
+    moved = ("numpy==", "scipy==", "pandas==", "scikit-learn==")
+    common = [pin for pin in pins(ROOT / lock) if not pin.startswith(moved)]
+    for name, image in SKLEARN_IMAGES.items():
+        if name != DEFAULT_IMAGE:
+            exact = [f"scikit-learn=={image.scikit_learn}", *image.constraints]
+            # One Python only, so no markers for the others.
+            resolve("requirements.in", f"requirements-{name}.txt", exact + common, universal=False)
+    shared = [pin for pin in common if not pin.startswith("networkx==")]  # two, by Python
+    resolve("requirements-dev.in", "requirements-dev.txt", shared, universal=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,181 @@
+"""Pack the model for SageMaker: models/model.tar.gz, the same bytes for the same inputs.
+
+    python scripts/package.py
+
+The archive holds model_pulsar.joblib, model.json (threshold, features), code/inference.py
+and provenance.json: data and its hash, parameters, scores, versions, the hash of the locked
+stages. The gate in params.yaml refuses a model that is not good enough, and one that is
+worse than the released model on the same folds. What would differ from machine to machine
+(git revision, time) goes into the uploaded object's metadata instead (scripts/upload.py).
+"""
+
+import argparse
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import yaml
+from common import (
+    ROOT,
+    GateFailed,
+    UserError,
+    load_params,
+    read_json,
+    run,
+    say,
+    sha256,
+    write_atomically,
+)
+from evaluate import FOLDS, METRICS
+from prepare import PREPARED
+from train import CARD, JOBLIB, MODELS
+
+from orchestrator.images import SKLEARN_IMAGES
+
+ARCHIVE = MODELS / "model.tar.gz"
+RELEASED = MODELS / "released.json"  # the folds' scores of the model that was uploaded last
+INFERENCE = ROOT / "scripts" / "inference.py"
+
+
+def check_image(image: str, card: dict) -> None:
+    """A joblib file loads only under the scikit-learn that wrote it: the image's must be it."""
+    if image not in SKLEARN_IMAGES:
+        raise UserError(
+            f"params.yaml: there is no image {image}", f"one of: {', '.join(SKLEARN_IMAGES)}"
+        )
+    wanted, used = SKLEARN_IMAGES[image].scikit_learn, card["versions"]["scikit-learn"]
+    if wanted != used:
+        raise UserError(
+            f"the model was trained with scikit-learn {used}, but the image {image} carries {wanted} "
+            "and could not load it",
+            "make setup train package",
+        )
+
+
+def check_gate(gate: dict, metrics: dict, folds: dict) -> None:
+    """GateFailed, saying by how much, when the model is not good enough to be packaged."""
+    scores = metrics["cross_validation"]["mean"]
+    limits = [
+        ("recall", scores["recall"], gate["min_recall"], 1),
+        ("average precision", scores["average_precision"], gate["min_average_precision"], 1),
+        ("false-positive rate", scores["fpr"], gate["max_fpr"], -1),
+    ]
+    for name, value, limit, sign in limits:
+        if sign * (value - limit) < 0:
+            side = "below the least" if sign > 0 else "above the most"
+            raise GateFailed(
+                f"gate: {name} {value:.4f} is {abs(value - limit):.4f} {side} allowed, {limit}",
+                "change the model, or the gate in params.yaml",
+            )
+    if not RELEASED.exists():
+        return
+    released = json.loads(RELEASED.read_text())
+    if any(released[key] != folds[key] for key in ("data", "split")):
+        say("gate: the released model was scored on other data or folds; not compared")
+        return
+    drops = np.subtract(released["average_precision"], folds["average_precision"])
+    if drops.mean() > gate["max_drop"]:
+        raise GateFailed(
+            f"gate: average precision fell by {drops.mean():.4f} against the released model "
+            f"({(drops > 0).sum()} of {len(drops)} paired folds are worse; {gate['max_drop']} is allowed)",
+            "change the model, raise gate.max_drop, or remove models/released.json",
+        )
+
+
+def locked_stages() -> str | None:
+    """The hash of what dvc.lock says of the stages before this one."""
+    path = ROOT / "dvc.lock"
+    if not path.exists():
+        return None
+    stages = yaml.safe_load(path.read_text()).get("stages", {})
+    before = {name: stage for name, stage in stages.items() if name != "package"}
+    return sha256(json.dumps(before, sort_keys=True).encode())
+
+
+def provenance(params: dict, card: dict, metrics: dict) -> dict:
+    scores = {key: metrics[key] for key in ("holdout", "cross_validation", "blocks")}
+    return {
+        "data": card["data"],
+        "image": params["image"],
+        "params": {key: params[key] for key in ("data", "prepare", "train", "evaluate", "gate")},
+        "scores": scores,
+        "versions": card["versions"],
+        "locked_stages_sha256": locked_stages(),
+    }
+
+
+def pack(members: dict[str, bytes]) -> bytes:
+    """A gzip-compressed tar of files by name: sorted, no times, no owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(members):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(members[name]), 0o644
+            tar.addfile(info, io.BytesIO(members[name]))
+    return gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)
+
+
+TRY_OUT = """
+import json, sys
+sys.path.insert(0, sys.argv[1] + "/code")
+import inference
+model = inference.model_fn(sys.argv[1])
+rows = inference.input_fn(sys.stdin.read(), "text/csv")
+print(inference.output_fn(inference.predict_fn(rows, model), "text/csv").get_data(as_text=True))
+"""
+
+
+def try_out(members: dict[str, bytes]) -> list[int]:
+    """Unpack, load and ask the package in a clean process; the labels of the two examples."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in members.items():
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        lines = (PREPARED / "examples.csv").read_text().splitlines()[1:]
+        rows = "".join(line.rpartition(",")[0] + "\n" for line in lines)
+        answer = subprocess.run(
+            [sys.executable, "-c", TRY_OUT, folder], input=rows, capture_output=True, text=True
+        )
+    if answer.returncode:
+        raise UserError(f"the package cannot be served: {answer.stderr.strip().splitlines()[-1]}")
+    return [int(line.partition(",")[0]) for line in answer.stdout.split()]
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    params = load_params()
+    card = read_json(CARD, "make train")
+    metrics, folds = read_json(METRICS, "make evaluate"), read_json(FOLDS, "make evaluate")
+    check_image(params["image"], card)
+    check_gate(params["gate"], metrics, folds)
+    members = {
+        "model_pulsar.joblib": JOBLIB.read_bytes(),
+        "model.json": CARD.read_bytes(),
+        "code/inference.py": INFERENCE.read_bytes(),
+        "provenance.json": (json.dumps(provenance(params, card, metrics), indent=2) + "\n").encode(),
+    }
+    labels = try_out(members)
+    if labels != [1, 0]:
+        say(f"package: note: it calls the typical pulsar {labels[0]} and the typical noise {labels[1]}")
+    archive = pack(members)
+    write_atomically(ARCHIVE, archive)
+    kind = " (made from SIMULATED candidates)" if card["data"]["simulated"] else ""
+    say(
+        f"package: models/model.tar.gz, {len(archive) / 1024:.0f} KiB, sha256 {sha256(archive)[:12]}, "
+        f"for the image {params['image']} (scikit-learn {version('scikit-learn')}){kind}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

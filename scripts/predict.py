@@ -1,0 +1,145 @@
+"""Ask the endpoint: is this candidate a pulsar?
+
+    python scripts/predict.py                            # two examples from the hold-out
+    python scripts/predict.py --input night.csv          # or - for standard input
+    python scripts/predict.py 99.4 41.6 1.5 4.2 27.6 61.7 2.2 3.7
+
+Input is CSV with the eight features in the data set's order, with or without a header; a
+ninth column, the class, is shown beside the answer.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from common import BadData, TargetError, print_json, run
+from htru2 import FEATURES
+from prepare import PREPARED
+from target import REALTIME, Target, load_payload, resolve
+
+EXAMPLES = PREPARED / "examples.csv"
+REQUEST_BYTES = 5_000_000  # SageMaker takes 6 MiB
+
+
+def rows_of(text: str, name: str) -> tuple[list[str], list[str | None]]:
+    """The feature part of each line, and its class where there is one."""
+    rows, known = [], []
+    for number, line in enumerate((line for line in text.splitlines() if line.strip()), start=1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if number == 1 and not _is_number(cells[0]):
+            continue  # a header
+        if len(cells) not in (8, 9):
+            raise BadData(f"{name}: line {number} has {len(cells)} columns, not 8 (or 9 with the class)")
+        rows.append(",".join(cells[:8]))
+        known.append(cells[8] if len(cells) == 9 else None)
+    if not rows:
+        raise BadData(f"{name}: no candidates in it")
+    return rows, known
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_input(arguments: argparse.Namespace) -> tuple[str, str]:
+    if arguments.values:
+        if len(arguments.values) != 8:
+            raise BadData(f"{len(arguments.values)} values, not 8: {', '.join(FEATURES)}")
+        return ",".join(arguments.values), "the command line"
+    if str(arguments.input) == "-":
+        return sys.stdin.read(), "standard input"
+    try:
+        return arguments.input.read_text(), str(arguments.input)
+    except OSError as error:
+        remedy = "make train" if arguments.input == EXAMPLES else ""
+        raise BadData(f"{arguments.input}: {error.strerror}", remedy) from None
+
+
+def batches(rows: list[str]) -> list[list[str]]:
+    """Groups of rows, each small enough for one request."""
+    groups, size = [[]], 0
+    for row in rows:
+        if size + len(row) + 1 > REQUEST_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(row)
+        size += len(row) + 1
+    return groups
+
+
+def ask(target: Target, endpoint: str, rows: list[str]) -> list[tuple[int, float]]:
+    """Label and probability of each row."""
+    runtime = target.client("sagemaker-runtime")
+    answers = []
+    try:
+        for batch in batches(rows):
+            body = "\n".join(batch) + "\n"
+            answer = runtime.invoke_endpoint(
+                EndpointName=endpoint, ContentType="text/csv", Accept="text/csv", Body=body
+            )
+            answers += answer["Body"].read().decode().split()
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ModelError":
+            detail = error.response.get("OriginalMessage") or str(error)
+            raise TargetError(f"endpoint {endpoint} refused the request: {detail}") from None
+        detail = error.response["Error"]["Message"]
+        raise TargetError(detail, "make status, make deploy") from None
+    except BotoCoreError as error:
+        raise TargetError(f"endpoint {endpoint} does not answer: {error}", "make sandbox") from None
+    pairs = (answer.split(",") for answer in answers)
+    return [(int(label), float(probability)) for label, probability in pairs]
+
+
+def trained_on(target: Target, endpoint: str) -> str:
+    """What the model behind an endpoint was trained on, from its archive's metadata."""
+    sagemaker = target.client("sagemaker")
+    try:
+        config_name = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=config_name)
+        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+        bucket, _, key = model["PrimaryContainer"]["ModelDataUrl"][5:].partition("/")
+        metadata = target.client("s3").head_object(Bucket=bucket, Key=key)["Metadata"]
+    except (ClientError, KeyError):
+        return "unknown data"
+    source = metadata.get("trained-on", "unknown data").replace("-", " ")
+    return source.upper() if metadata.get("simulated") == "true" else source
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("values", nargs="*", help="the eight features of one candidate")
+    parser.add_argument("--input", type=Path, default=EXAMPLES, help="a CSV file, or -")
+    parser.add_argument("--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json")
+    parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
+    arguments = parser.parse_args()
+    text, name = read_input(arguments)
+    rows, known = rows_of(text, name)
+    target = resolve()
+    endpoint = arguments.endpoint or load_payload(REALTIME, target.bucket)["endpoint_name"]
+    answers = ask(target, endpoint, rows)
+    source = trained_on(target, endpoint)
+    if arguments.json:
+        predictions = [
+            {"label": label, "probability": p} | ({"class": int(float(k))} if k is not None else {})
+            for (label, p), k in zip(answers, known, strict=True)
+        ]
+        print_json({"endpoint": endpoint, "trained_on": source, "predictions": predictions})
+        return 0
+    print(f"endpoint {endpoint}, trained on {source}")
+    print(f"{'row':>6}  {'answer':8}{'probability':>12}" + ("  in truth" if any(known) else ""))
+    names = {0: "noise", 1: "PULSAR"}
+    for number, ((label, probability), k) in enumerate(zip(answers, known, strict=True), start=1):
+        truth = "  " + names.get(int(float(k)), k).lower() if k is not None else ""
+        print(f"{number:>6}  {names[label]:8}{probability:12.6f}{truth}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,65 @@
+"""Ask the orchestrator for a pipeline: POST /provisionpipeline with a payload.
+
+    python scripts/provision.py payloads/pulsar-realtime.json
+    python scripts/provision.py --dry-run payloads/pulsar-realtime.json   # request and plan
+    python scripts/provision.py --curl payloads/pulsar-realtime.json      # the same for curl
+
+An unchanged payload and model change nothing; a new model under the same key is deployed
+without a pause. `scripts/status.py --wait` follows it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from common import UserError, print_json, run
+from target import REALTIME, ask, curl, load_payload, resolve
+
+from orchestrator.contract import PROVISION_PATH, BadRequest, validate
+from orchestrator.plan import Site, plan
+
+
+def preview(payload: dict, bucket: str, region: str) -> dict:
+    """What the orchestrator would hand to CloudFormation."""
+    request = validate(payload)
+    site = Site(region, bucket, "<SageMaker's execution role>")
+    name = request.values["model_artifact_location"].rpartition("/")[2]
+    snapshot = f"s3://{bucket}/mlops_provisioned_pipelines/{request.stack_name}/<version>/{name}"
+    return plan(request, site, snapshot)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("payload", type=Path, nargs="?", default=REALTIME)
+    parser.add_argument("--dry-run", action="store_true", help="print request and plan, send nothing")
+    parser.add_argument("--curl", action="store_true", help="print the curl command, send nothing")
+    parser.add_argument("--json", action="store_true", help="print the orchestrator's answer as JSON")
+    arguments = parser.parse_args()
+    target = resolve()
+    payload = load_payload(arguments.payload, target.bucket)
+    if arguments.curl:
+        print(curl(target, PROVISION_PATH, payload))
+        return 0
+    if arguments.dry_run:
+        try:
+            template = preview(payload, target.bucket, target.region)
+        except BadRequest as error:
+            raise UserError(f"{arguments.payload}: {error}") from None
+        url = target.url + PROVISION_PATH.lstrip("/")
+        if arguments.json:
+            print_json({"method": "POST", "url": url, "body": payload, "plan": template})
+        else:
+            print(f"POST {url}\n{json.dumps(payload, indent=2)}\n\nplan:\n{json.dumps(template, indent=2)}")
+        return 0
+    answer = ask(target, PROVISION_PATH, payload)
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(f"provision: {answer['message']}\n  pipeline_id: {answer['pipeline_id']}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

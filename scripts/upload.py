@@ -1,0 +1,82 @@
+"""Upload the packaged model to the assets bucket with `aws s3 cp`; an unchanged one is not sent.
+
+    python scripts/upload.py [--dry-run]
+
+The object's metadata say what the archive's bytes must not: git revision, and whether the
+model was trained on simulated data.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+from botocore.exceptions import ClientError
+from common import ROOT, TargetError, UserError, read_json, run, say, sha256, write_atomically
+from evaluate import FOLDS
+from package import ARCHIVE, RELEASED
+from target import resolve
+from train import CARD
+
+KEY = "model.tar.gz"
+
+
+def git_revision() -> str:
+    """The commit of the checkout, marked when files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return answer.stdout.strip() or "unknown"
+
+
+def uploaded_hash(target) -> str | None:
+    try:
+        head = target.client("s3").head_object(Bucket=target.bucket, Key=KEY)
+    except ClientError:
+        return None
+    return head["Metadata"].get("sha256")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command, send nothing")
+    arguments = parser.parse_args()
+    if not ARCHIVE.exists():
+        raise UserError("models/model.tar.gz does not exist", "make package")
+    target = resolve()
+    digest = sha256(ARCHIVE.read_bytes())
+    data = read_json(CARD, "make train")["data"]
+    metadata = {
+        "sha256": digest,
+        "git-revision": git_revision(),
+        "trained-on": data["source"].replace(" ", "-"),
+        "simulated": str(data["simulated"]).lower(),
+    }
+    pairs = ",".join(f"{key}={value}" for key, value in metadata.items())
+    location = f"s3://{target.bucket}/{KEY}"
+    command = ["aws", "s3", "cp", str(ARCHIVE.relative_to(ROOT)), location, "--metadata", pairs]
+    if arguments.dry_run:
+        print(shlex.join(command))
+        return 0
+    if uploaded_hash(target) == digest:
+        say(f"upload: {location} is this model already")
+        return 0
+    aws = shutil.which("aws", path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
+    if aws is None:
+        raise TargetError("the AWS CLI is not installed", "make setup")
+    environment = os.environ | target.environment
+    sent = subprocess.run(
+        [aws, *command[1:], "--no-progress"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if sent.returncode:
+        raise TargetError(f"aws s3 cp failed: {sent.stderr.strip()}")
+    write_atomically(RELEASED, FOLDS.read_bytes())
+    say(f"upload: models/model.tar.gz to {location}, sha256 {digest[:12]}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
