@@ -66,7 +66,9 @@ def _matches(pattern: str, meaning: str) -> Callable[[str, str], str]:
 def _one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
     def check(key: str, value: str) -> str:
         if value not in choices:
-            raise BadRequest(f"Bad request. {key} must be one of {', '.join(choices)}, not {value!r}")
+            raise BadRequest(
+                f"Bad request. {key} must be one of {', '.join(choices)}, not {value!r}"
+            )
         return value
 
     return check

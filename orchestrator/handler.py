@@ -38,9 +38,7 @@ DELETE_SECONDS = 20  # API Gateway gives up after 29
 @cache
 def client(service: str):
     retries = {"mode": "standard", "max_attempts": 4}
-    return boto3.client(
-        service, config=Config(retries=retries, connect_timeout=5, read_timeout=20)
-    )
+    return boto3.client(service, config=Config(retries=retries, connect_timeout=5, read_timeout=20))
 
 
 def handler(event: dict, context: object) -> dict:
@@ -254,8 +252,17 @@ def status(body: dict) -> dict:
         "pipelineName": stack["StackName"],
         "pipelineVersion": 1,
         "stageStates": [
-            _stage("Source", "S3Source", execution, "Succeeded", updated, f"Amazon S3 version id: {version}"),
-            _stage("DeployCloudFormation", "deploy_stack", execution, state, updated, summary, error),
+            _stage(
+                "Source",
+                "S3Source",
+                execution,
+                "Succeeded",
+                updated,
+                f"Amazon S3 version id: {version}",
+            ),
+            _stage(
+                "DeployCloudFormation", "deploy_stack", execution, state, updated, summary, error
+            ),
         ],
         "created": created,
         "updated": updated,
@@ -348,5 +355,3 @@ def _difference(outputs: dict[str, str], template: dict) -> str | None:
     if served != _model_url(template):
         return f"The endpoint serves {served}, not {_model_url(template)}."
     return None
-
-

@@ -83,7 +83,12 @@ SCHEMA = {
         "max_fpr": float,
         "threshold_folds": int,
         "networks": {"seeds": int, "power": NETWORK, "standard": NETWORK},
-        "gradient_boosting": {"learning_rate": float, "iterations": int, "leaves": int, "l2": float},
+        "gradient_boosting": {
+            "learning_rate": float,
+            "iterations": int,
+            "leaves": int,
+            "l2": float,
+        },
         "logistic": {"C": float},
         "random_forest": {"n_estimators": int},
     },
@@ -133,7 +138,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name and rename it: never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
         try:
             file.write(data)
             file.flush()

@@ -11,13 +11,13 @@ import argparse
 import time
 from pathlib import Path
 
-import sandbox
 from botocore.exceptions import BotoCoreError, ClientError
-from common import TargetError, UserError, print_json, run, say
-from target import Target, load_payload, pipeline_of, resolve
 
+import sandbox
+from common import TargetError, UserError, print_json, run, say
 from orchestrator.contract import STACK_PREFIX, BadRequest
 from orchestrator.handler import SNAPSHOTS
+from target import Target, load_payload, pipeline_of, resolve
 
 DELETE_SECONDS = 600
 
@@ -96,7 +96,9 @@ def main() -> int:
         if not arguments.json:
             for stack, parts in going.items():
                 print(f"destroy: stack {stack}")
-                for line in parts["resources"] + [f"s3://{target.bucket}/{k}" for k in parts["objects"]]:
+                for line in parts["resources"] + [
+                    f"s3://{target.bucket}/{k}" for k in parts["objects"]
+                ]:
                     print(f"  {line}")
         if not arguments.dry_run:
             for stack, parts in going.items():

@@ -15,13 +15,7 @@ import os
 import joblib
 import numpy as np
 import pandas as pd
-import report
-from common import ROOT, load_params, print_json, read_json, run, say, write_atomically, write_json
-from fetch import CANDIDATES
-from htru2 import FEATURES, load
 from joblib import Parallel, delayed
-from model import build, choose_threshold, fit, out_of_fold
-from prepare import PREPARED
 from sklearn.calibration import calibration_curve
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import (
@@ -32,6 +26,13 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import RepeatedStratifiedKFold
 from tqdm import tqdm
+
+import report
+from common import ROOT, load_params, print_json, read_json, run, say, write_atomically, write_json
+from fetch import CANDIDATES
+from htru2 import FEATURES, load
+from model import build, choose_threshold, fit, out_of_fold
+from prepare import PREPARED
 from train import CARD, JOBLIB
 
 EVALUATION = ROOT / "evaluation"
@@ -106,7 +107,9 @@ def score_fold(estimator, features, classes, train, test, params: dict) -> dict[
 def score_folds(estimator, features, classes, splits: list, params: dict, title: str) -> list[dict]:
     jobs = (delayed(score_fold)(estimator, features, classes, a, b, params) for a, b in splits)
     results = Parallel(n_jobs=PARALLEL, return_as="generator")(jobs)
-    return list(tqdm(results, total=len(splits), desc=title, unit="fold", leave=False, disable=None))
+    return list(
+        tqdm(results, total=len(splits), desc=title, unit="fold", leave=False, disable=None)
+    )
 
 
 def summary(folds: list[dict]) -> dict:
@@ -212,7 +215,11 @@ def main() -> int:
         random_state=params["seed"],
     )  # fmt: skip
     importances = pd.DataFrame(
-        {"feature": FEATURES, "importance": importance.importances_mean, "sd": importance.importances_std}
+        {
+            "feature": FEATURES,
+            "importance": importance.importances_mean,
+            "sd": importance.importances_std,
+        }
     ).sort_values("importance", ascending=False)
 
     metrics = {

@@ -17,11 +17,12 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-import htru2
 import numpy as np
+from tqdm import tqdm
+
+import htru2
 import simulate
 from common import ROOT, BadData, UserError, load_params, run, say, write_atomically, write_json
-from tqdm import tqdm
 
 HOMES = (
     # UCI Machine Learning Repository, data set 372 (CC BY 4.0)
@@ -44,14 +45,18 @@ def download(url: str) -> bytes:
             total = int(answer.headers.get("Content-Length") or 0) or None
             content = io.BytesIO()
             name = url.rsplit("/", 1)[-1][:30]
-            with tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
+            with tqdm(
+                total=total, unit="B", unit_scale=True, desc=name, leave=False, disable=None
+            ) as bar:
                 while chunk := answer.read(65536):
                     content.write(chunk)
                     bar.update(len(chunk))
                     if content.tell() > MAX_BYTES:
                         raise BadData(f"{url}: more than {MAX_BYTES} bytes, not HTRU2")
             if total and content.tell() < total:
-                raise BadData(f"{url}: the connection ended after {content.tell()} of {total} bytes")
+                raise BadData(
+                    f"{url}: the connection ended after {content.tell()} of {total} bytes"
+                )
             return content.getvalue()
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise BadData(f"{url}: {getattr(error, 'reason', error)}") from None
@@ -166,7 +171,9 @@ def main() -> int:
     )
     parser.add_argument("--source", help="auto, htru2, simulated, or a path or URL of HTRU_2.csv")
     parser.add_argument(
-        "--stale", action="store_true", help="exit with 0 when the candidates should be fetched again"
+        "--stale",
+        action="store_true",
+        help="exit with 0 when the candidates should be fetched again",
     )
     arguments = parser.parse_args()
     params = load_params()["data"]

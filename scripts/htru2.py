@@ -11,11 +11,11 @@ every row of HTRU2 keeps under these names.
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from common import BadData, print_json, run, sha256
 
 FEATURES = [
@@ -159,7 +159,9 @@ def main() -> int:
     if arguments.json:
         print_json(report)
     else:
-        print(f"{report['rows']} candidates, {report['pulsars']} pulsars, content {report['content'][:16]}")
+        print(
+            f"{report['rows']} candidates, {report['pulsars']} pulsars, content {report['content'][:16]}"
+        )
         print("rows with excess kurtosis below skewness^2 - 2:")
         for what, counts in report["rows_below_the_bound"].items():
             print(f"  {what:8} {counts['our_names']:6} with our names")

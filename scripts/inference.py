@@ -210,7 +210,7 @@ def parse_json(body):
             raise ValueError('a JSON object must hold its rows under "instances"')
         value = value["instances"]
     if not isinstance(value, list):
-        raise ValueError("the JSON body must be a row, a list of rows, or {\"instances\": rows}")
+        raise ValueError('the JSON body must be a row, a list of rows, or {"instances": rows}')
     if value and not any(isinstance(item, list) for item in value):
         value = [value]
     for number, row in enumerate(value, start=1):

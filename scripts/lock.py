@@ -14,17 +14,34 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT, UserError, run, say
-
 from orchestrator.images import DEFAULT_IMAGE, SKLEARN_IMAGES
 
-OPTIONS = ["--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+OPTIONS = [
+    "--python-version",
+    "3.11",
+    "--generate-hashes",
+    "--no-header",
+    "--no-annotate",
+    "--quiet",
+]
 
 
 def resolve(source: str, lock: str, constraints: list[str], universal: bool) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(constraints) + "\n")
         file.flush()
-        command = [sys.executable, "-m", "uv", "pip", "compile", source, "-o", lock, "-c", file.name]
+        command = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            source,
+            "-o",
+            lock,
+            "-c",
+            file.name,
+        ]
         command += OPTIONS + (["--universal"] if universal else [])
         if subprocess.run(command, cwd=ROOT).returncode:
             raise UserError(f"{source} cannot be resolved", "read what uv said above")

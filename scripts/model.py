@@ -1,16 +1,15 @@
 """The estimators that params.yaml can name, and how a decision threshold is chosen.
 
-    networks            a soft vote of small neural networks on two scalings (the default)
-    gradient_boosting   histogram gradient boosting
-    logistic            logistic regression on power-transformed features
-    random_forest       the original project's model: 10 trees
+networks            a soft vote of small neural networks on two scalings (the default)
+gradient_boosting   histogram gradient boosting
+logistic            logistic regression on power-transformed features
+random_forest       the original project's model: 10 trees
 """
 
 import warnings
 from collections.abc import Callable
 
 import numpy as np
-from common import BadParams
 from sklearn.base import clone
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -24,6 +23,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
+
+from common import BadParams
 
 
 def _networks(params: dict, seed: int):
@@ -98,7 +99,9 @@ def out_of_fold(estimator, features, classes, folds: int, seed: int) -> np.ndarr
     return probability
 
 
-def choose_threshold(classes: np.ndarray, probability: np.ndarray, rule: str, max_fpr: float) -> float:
+def choose_threshold(
+    classes: np.ndarray, probability: np.ndarray, rule: str, max_fpr: float
+) -> float:
     """The probability from which a candidate is called a pulsar.
 
     fpr     the lowest threshold whose false-positive rate is at most `max_fpr`

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+
 from common import (
     ROOT,
     GateFailed,
@@ -34,10 +35,9 @@ from common import (
     write_atomically,
 )
 from evaluate import FOLDS, METRICS
+from orchestrator.images import SKLEARN_IMAGES
 from prepare import PREPARED
 from train import CARD, JOBLIB, MODELS
-
-from orchestrator.images import SKLEARN_IMAGES
 
 ARCHIVE = MODELS / "model.tar.gz"
 RELEASED = MODELS / "released.json"  # the folds' scores of the model that was uploaded last
@@ -162,11 +162,15 @@ def main() -> int:
         "model_pulsar.joblib": JOBLIB.read_bytes(),
         "model.json": CARD.read_bytes(),
         "code/inference.py": INFERENCE.read_bytes(),
-        "provenance.json": (json.dumps(provenance(params, card, metrics), indent=2) + "\n").encode(),
+        "provenance.json": (
+            json.dumps(provenance(params, card, metrics), indent=2) + "\n"
+        ).encode(),
     }
     labels = try_out(members)
     if labels != [1, 0]:
-        say(f"package: note: it calls the typical pulsar {labels[0]} and the typical noise {labels[1]}")
+        say(
+            f"package: note: it calls the typical pulsar {labels[0]} and the typical noise {labels[1]}"
+        )
     archive = pack(members)
     write_atomically(ARCHIVE, archive)
     kind = " (made from SIMULATED candidates)" if card["data"]["simulated"] else ""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
+
 from common import BadData, TargetError, print_json, run
 from htru2 import FEATURES
 from prepare import PREPARED
@@ -30,7 +31,9 @@ def rows_of(text: str, name: str) -> tuple[list[str], list[str | None]]:
         if number == 1 and not _is_number(cells[0]):
             continue  # a header
         if len(cells) not in (8, 9):
-            raise BadData(f"{name}: line {number} has {len(cells)} columns, not 8 (or 9 with the class)")
+            raise BadData(
+                f"{name}: line {number} has {len(cells)} columns, not 8 (or 9 with the class)"
+            )
         rows.append(",".join(cells[:8]))
         known.append(cells[8] if len(cells) == 9 else None)
     if not rows:
@@ -116,7 +119,9 @@ def main() -> int:
     )
     parser.add_argument("values", nargs="*", help="the eight features of one candidate")
     parser.add_argument("--input", type=Path, default=EXAMPLES, help="a CSV file, or -")
-    parser.add_argument("--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json")
+    parser.add_argument(
+        "--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json"
+    )
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     arguments = parser.parse_args()
     text, name = read_input(arguments)

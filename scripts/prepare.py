@@ -11,10 +11,11 @@ The file is not shuffled, so an unshuffled split would be wrong.
 import argparse
 
 import numpy as np
+from sklearn.model_selection import train_test_split
+
 from common import ROOT, load_params, run, say, write_atomically
 from fetch import CANDIDATES
 from htru2 import FEATURES, LABEL, load, to_csv
-from sklearn.model_selection import train_test_split
 
 PREPARED = ROOT / "data" / "prepared"
 

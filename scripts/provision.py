@@ -13,10 +13,9 @@ import json
 from pathlib import Path
 
 from common import UserError, print_json, run
-from target import REALTIME, ask, curl, load_payload, resolve
-
 from orchestrator.contract import PROVISION_PATH, BadRequest, validate
 from orchestrator.plan import Site, plan
+from target import REALTIME, ask, curl, load_payload, resolve
 
 
 def preview(payload: dict, bucket: str, region: str) -> dict:
@@ -33,9 +32,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("payload", type=Path, nargs="?", default=REALTIME)
-    parser.add_argument("--dry-run", action="store_true", help="print request and plan, send nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print request and plan, send nothing"
+    )
     parser.add_argument("--curl", action="store_true", help="print the curl command, send nothing")
-    parser.add_argument("--json", action="store_true", help="print the orchestrator's answer as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the orchestrator's answer as JSON"
+    )
     arguments = parser.parse_args()
     target = resolve()
     payload = load_payload(arguments.payload, target.bucket)
@@ -51,7 +54,9 @@ def main() -> int:
         if arguments.json:
             print_json({"method": "POST", "url": url, "body": payload, "plan": template})
         else:
-            print(f"POST {url}\n{json.dumps(payload, indent=2)}\n\nplan:\n{json.dumps(template, indent=2)}")
+            print(
+                f"POST {url}\n{json.dumps(payload, indent=2)}\n\nplan:\n{json.dumps(template, indent=2)}"
+            )
         return 0
     answer = ask(target, PROVISION_PATH, payload)
     if arguments.json:

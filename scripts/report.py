@@ -8,15 +8,27 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from htru2 import FEATURES
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from htru2 import FEATURES
+
 # The same bytes for the same numbers.
 matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "pulsar", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+matplotlib.rcParams.update(
+    {"svg.hashsalt": "pulsar", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+)
 
-FIGURES = ["recall", "precision", "f1", "g_mean", "fpr", "specificity", "roc_auc", "average_precision"]
+FIGURES = [
+    "recall",
+    "precision",
+    "f1",
+    "g_mean",
+    "fpr",
+    "specificity",
+    "roc_auc",
+    "average_precision",
+]
 MOST_WRONG = 10
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }

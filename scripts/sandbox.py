@@ -73,10 +73,14 @@ def up() -> dict:
                 return _wait_for_other(deadline)
             if process.returncode == 4:
                 raise TargetError(f"port {port} is taken", "SANDBOX_PORT=<another> make sandbox")
-            raise TargetError(f"the sandbox did not start: {_last_line()}", "see " + _shown("sandbox.log"))
+            raise TargetError(
+                f"the sandbox did not start: {_last_line()}", "see " + _shown("sandbox.log")
+            )
         time.sleep(0.05)
     process.terminate()
-    raise TargetError(f"the sandbox did not start in {START_SECONDS} s", "see " + _shown("sandbox.log"))
+    raise TargetError(
+        f"the sandbox did not start in {START_SECONDS} s", "see " + _shown("sandbox.log")
+    )
 
 
 def _wait_for_other(deadline: float) -> dict:
@@ -85,7 +89,9 @@ def _wait_for_other(deadline: float) -> dict:
         if now["state"] == "running":
             return now
         time.sleep(0.05)
-    raise TargetError(f"another process holds {FOLDER}/lock but does not answer", "make sandbox-down")
+    raise TargetError(
+        f"another process holds {FOLDER}/lock but does not answer", "make sandbox-down"
+    )
 
 
 def _port(before: dict) -> int:

@@ -1,6 +1,6 @@
 """Make the virtual environment from a lock file: `make setup`. Needs nothing but Python.
 
-    python scripts/setup.py .venv requirements.txt 1.9-0
+python scripts/setup.py .venv requirements.txt 1.9-0
 """
 
 import shutil
@@ -24,7 +24,9 @@ def main() -> None:
     from orchestrator.images import SKLEARN_IMAGES
 
     if image_name not in SKLEARN_IMAGES:
-        fail(f"params.yaml: there is no image {image_name!r}", f"one of: {', '.join(SKLEARN_IMAGES)}")
+        fail(
+            f"params.yaml: there is no image {image_name!r}", f"one of: {', '.join(SKLEARN_IMAGES)}"
+        )
     check_python(image_name, *SKLEARN_IMAGES[image_name].pythons)
     began = time.monotonic()
     print(f"setup: {folder} from {lock}, a minute or two", file=sys.stderr)
@@ -42,7 +44,9 @@ def main() -> None:
 def check_python(image: str, oldest: str, newest: str) -> None:
     """Stop, naming what would fit, when this Python is not one the pins install on."""
     here = sys.version_info[:2]
-    low, high = ((int(major), int(minor)) for major, minor in (v.split(".") for v in (oldest, newest)))
+    low, high = (
+        (int(major), int(minor)) for major, minor in (v.split(".") for v in (oldest, newest))
+    )
     if low <= here <= high:
         return
     names = [f"python3.{minor}" for minor in range(high[1], low[1] - 1, -1)]

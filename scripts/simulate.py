@@ -15,11 +15,12 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
 import htru2
 import model
-import numpy as np
 from common import UserError, load_params, print_json, run, say, write_atomically
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 BINS = 128
 MAX_LEVEL = 255  # 8 bits

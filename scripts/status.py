@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 from common import TargetError, UserError, print_json, run
-from target import REALTIME, Target, ask, load_payload, pipeline_of, resolve
-
 from orchestrator.contract import STATUS_PATH, BadRequest
+from target import REALTIME, Target, ask, load_payload, pipeline_of, resolve
 
 IN_SERVICE, FAILED, IN_PROGRESS = 0, 1, 2
 NOT_YET = "has not provisioned the pipeline yet"  # the original's one plain-text answer
@@ -85,7 +84,9 @@ def main() -> int:
     parser.add_argument("--id", help="a pipeline_id instead of a payload")
     parser.add_argument("--wait", action="store_true", help="wait until it is in service or failed")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS")
-    parser.add_argument("--json", action="store_true", help="print the orchestrator's answer as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the orchestrator's answer as JSON"
+    )
     arguments = parser.parse_args()
     target = resolve()
     try:

@@ -12,14 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
-import sandbox
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.httpsession import URLLib3Session
-from common import ROOT, TargetError, UserError, load_params
 
+import sandbox
+from common import ROOT, TargetError, UserError, load_params
 from orchestrator import contract
 
 REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
@@ -90,7 +90,9 @@ def load_payload(path: Path, bucket: str) -> dict:
         payload = json.loads(string.Template(text).substitute(values))
     except KeyError as error:
         known = ", ".join("${" + key + "}" for key in values)
-        raise UserError(f"{path}: unknown placeholder ${{{error.args[0]}}}", f"known: {known}") from None
+        raise UserError(
+            f"{path}: unknown placeholder ${{{error.args[0]}}}", f"known: {known}"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(payload, dict):

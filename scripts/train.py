@@ -13,6 +13,7 @@ import platform
 import joblib
 import numpy as np
 import sklearn
+
 from common import ROOT, load_params, read_json, run, say, write_atomically, write_json
 from fetch import SOURCE
 from htru2 import FEATURES, load
@@ -33,7 +34,9 @@ def main() -> int:
     estimator = build(params)
     say(f"train: {params['estimator']} on {len(classes)} candidates")
     model = fit(estimator, features, classes)
-    probability = out_of_fold(estimator, features, classes, params["threshold_folds"], params["seed"])
+    probability = out_of_fold(
+        estimator, features, classes, params["threshold_folds"], params["seed"]
+    )
     threshold = choose_threshold(classes, probability, params["threshold"], params["max_fpr"])
     buffer = io.BytesIO()
     joblib.dump(model, buffer)

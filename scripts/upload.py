@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 from botocore.exceptions import ClientError
+
 from common import ROOT, TargetError, UserError, read_json, run, say, sha256, write_atomically
 from evaluate import FOLDS
 from package import ARCHIVE, RELEASED
@@ -69,7 +70,11 @@ def main() -> int:
         raise TargetError("the AWS CLI is not installed", "make setup")
     environment = os.environ | target.environment
     sent = subprocess.run(
-        [aws, *command[1:], "--no-progress"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [aws, *command[1:], "--no-progress"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if sent.returncode:
         raise TargetError(f"aws s3 cp failed: {sent.stderr.strip()}")

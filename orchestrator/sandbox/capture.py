@@ -70,7 +70,12 @@ class Capture:
             data = base64.b64encode(body).decode() if encoding == "BASE64" else body.decode()
         except UnicodeDecodeError:
             encoding, data = "BASE64", base64.b64encode(body).decode()
-        return {"observedContentType": content_type, "mode": mode, "data": data, "encoding": encoding}
+        return {
+            "observedContentType": content_type,
+            "mode": mode,
+            "data": data,
+            "encoding": encoding,
+        }
 
     def _append(self, line: bytes, time: datetime) -> None:
         hour = f"{time:%Y-%m-%d-%H}"

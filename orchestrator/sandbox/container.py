@@ -74,7 +74,9 @@ class Container:
         self._transform = getattr(module, "transform_fn", None)
         own = [name for name in ("input_fn", "predict_fn", "output_fn") if hasattr(module, name)]
         if self._transform and own:
-            raise ContainerFailed(f"{module.__name__}.py has transform_fn and {own[0]}: choose one.")
+            raise ContainerFailed(
+                f"{module.__name__}.py has transform_fn and {own[0]}: choose one."
+            )
         self.execution_parameters: Callable | None = getattr(
             module, "execution_parameters_fn", None
         )

@@ -1,7 +1,7 @@
 """What the sandbox answers when it cannot do as asked, with AWS's own codes and sentences.
 
-    AwsError                     code, message and HTTP status, as the service would send them
-    └── ResourceFailed           a resource of a stack could not be made real: the stack fails
+AwsError                     code, message and HTTP status, as the service would send them
+└── ResourceFailed           a resource of a stack could not be made real: the stack fails
 """
 
 

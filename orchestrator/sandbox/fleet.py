@@ -66,7 +66,9 @@ class Instance:
             code = self.process.wait()
             tail = self._log_path.read_text(errors="replace").strip().splitlines()
             last = f": {tail[-1]}" if tail else ""
-            raise ResourceFailed(f"The process ended with exit code {code} before it was ready{last}")
+            raise ResourceFailed(
+                f"The process ended with exit code {code} before it was ready{last}"
+            )
         news = json.loads(line)
         if "failed" in news:
             self.stop()

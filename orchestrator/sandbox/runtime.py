@@ -128,7 +128,9 @@ class Runtime:
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except TimeoutError:
-            raise ModelError(self._received("server", 0, TIMED_OUT, endpoint), 0, "", endpoint) from None
+            raise ModelError(
+                self._received("server", 0, TIMED_OUT, endpoint), 0, "", endpoint
+            ) from None
         except aiohttp.ClientError:
             message = f"The process of endpoint {endpoint} ended while it was being asked."
             raise AwsError("ServiceUnavailable", message, 503) from None
@@ -136,7 +138,9 @@ class Runtime:
     def _raise_model_error(self, endpoint: str, status: int, answer: bytes) -> None:
         original = answer.decode(errors="replace")[:4096]
         whose = "client" if 400 <= status < 500 else "server"
-        raise ModelError(self._received(whose, status, original, endpoint), status, original, endpoint)
+        raise ModelError(
+            self._received(whose, status, original, endpoint), status, original, endpoint
+        )
 
     def _received(self, whose: str, status: int, original: str, endpoint: str) -> str:
         return (

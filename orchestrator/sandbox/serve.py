@@ -26,8 +26,8 @@ import traceback
 from pathlib import Path
 
 import aiohttp
-import uvicorn
 
+from orchestrator.sandbox import web
 from orchestrator.sandbox.capture import Capture
 from orchestrator.sandbox.container import INTERNAL_ERROR, Answer, Container, ContainerFailed, page
 
@@ -63,7 +63,9 @@ class Service:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
         answer = await self._answer(scope["method"], scope["path"], headers, body)
         head = [
             (b"content-type", answer.content_type.encode("latin-1")),
@@ -146,7 +148,9 @@ class Command:
         self._session = aiohttp.ClientSession()
         for _ in range(COMMAND_SECONDS * 10):
             if self._process.poll() is not None:
-                raise ContainerFailed(f"The command ended with exit code {self._process.returncode}.")
+                raise ContainerFailed(
+                    f"The command ended with exit code {self._process.returncode}."
+                )
             with contextlib.suppress(aiohttp.ClientError):
                 if (await self.ping()).status == 200:
                     return
@@ -200,17 +204,9 @@ async def run(job: dict) -> None:
     try:
         if command:
             await container.started()
-        config = uvicorn.Config(
-            Service(container, capture), uds=job["socket"], lifespan="off", access_log=False,
-            log_level="warning", timeout_graceful_shutdown=60,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not serving.done():
-            if server.started:
-                report(ready=True)
-                break
-            await asyncio.sleep(0.01)
+        service = Service(container, capture)
+        serving = await web.start(service, drain_seconds=60, uds=job["socket"])
+        report(ready=True)
         while not serving.done():
             await asyncio.wait([serving], timeout=0.5)
             capture.flush_if_due()

@@ -19,14 +19,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import uvicorn
 from nanio.app import build_app
 from nanio.auth.credentials import StaticCredentialResolver
 from nanio.config import Settings
 from nanio.errors import S3Error
 
 from orchestrator.handler import handler
-from orchestrator.sandbox import gate
+from orchestrator.sandbox import gate, web
 from orchestrator.sandbox.capture import object_key
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.fleet import Fleet
@@ -192,7 +191,10 @@ def load_credentials(folder: Path) -> tuple[str, str]:
     """Access key and secret, made at the first start and kept, readable by the owner only."""
     path = folder / "credentials.json"
     if not path.exists():
-        pair = {"access_key": f"SANDBOX{secrets.token_hex(6).upper()}", "secret": secrets.token_urlsafe(30)}
+        pair = {
+            "access_key": f"SANDBOX{secrets.token_hex(6).upper()}",
+            "secret": secrets.token_urlsafe(30),
+        }
         temporary = path.with_suffix(".new")
         temporary.unlink(missing_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -225,13 +227,7 @@ async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
     }
     credentials = StaticCredentialResolver({access_key: secret})
     sandbox = await asyncio.to_thread(Sandbox, folder, credentials, commands)
-    config = uvicorn.Config(
-        sandbox, lifespan="off", access_log=False, log_level="warning", timeout_graceful_shutdown=65
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
+    serving = await web.start(sandbox, drain_seconds=65, sockets=[listener])
     sandbox.start()
     write_status(folder, state="running", url=url, pid=os.getpid(), since=now())
     sweeping = asyncio.create_task(sandbox.sweep())
@@ -252,7 +248,7 @@ def main() -> None:
     commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = open(folder / "lock", "w")  # noqa: SIM115 - held until the process ends, however it ends
+    lock = open(folder / "lock", "w")  # held until the process ends, however it ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -154,7 +154,9 @@ class Stacks:
                         where = {"type": row["type"], "name": row["name"]}
                         if row["name"] in made:
                             properties = made[row["name"]]
-                            self._state.update("resources", where, stage="current", properties=properties)
+                            self._state.update(
+                                "resources", where, stage="current", properties=properties
+                            )
                         else:
                             self._state.update("resources", where, stage="old")
                     where = {"id": stack["id"]}
@@ -243,7 +245,9 @@ class Stacks:
         if not isinstance(resources, dict) or not resources:
             message = "Template format error: At least one Resources member must be defined."
             raise AwsError("ValidationError", message)
-        unknown = sorted({r.get("Type") for r in resources.values()} - set(self._providers), key=str)
+        unknown = sorted(
+            {r.get("Type") for r in resources.values()} - set(self._providers), key=str
+        )
         if unknown:
             raise AwsError(
                 "ValidationError", f"Template format error: Unrecognized resource types: {unknown}"

@@ -79,7 +79,9 @@ class State:
 
     def rows(self, table: str, order: str = "rowid", **where: object) -> list[dict]:
         condition = f" WHERE {self._condition(where)}" if where else ""
-        found = self._run(f"SELECT * FROM {table}{condition} ORDER BY {order}", list(where.values()))
+        found = self._run(
+            f"SELECT * FROM {table}{condition} ORDER BY {order}", list(where.values())
+        )
         return [self._unpack(row) for row in found]
 
     def row(self, table: str, **where: object) -> dict | None:
@@ -102,6 +104,8 @@ class State:
 
     def _unpack(self, row: sqlite3.Row) -> dict:
         return {
-            column: json.loads(row[column]) if column in self.JSON_COLUMNS and row[column] else row[column]
-            for column in row.keys()
+            column: json.loads(row[column])
+            if column in self.JSON_COLUMNS and row[column]
+            else row[column]
+            for column in row.keys()  # noqa: SIM118 - a Row iterates over values
         }
