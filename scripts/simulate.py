@@ -66,7 +66,8 @@ SURVEY = Survey()
 ACCIDENTS = {
     "rfi_storm": replace(SURVEY, rfi_share=0.6),
     "gain_loss": replace(SURVEY, gain=0.5),
-    "new_receiver": replace(SURVEY, centre_ghz=0.732, band_mhz=64.0, channels=512),
+    # Parkes' 70-cm receiver: at a third of the frequency, DM errors cost far more S/N.
+    "new_receiver": replace(SURVEY, centre_ghz=0.436, band_mhz=32.0, channels=256),
 }
 
 
@@ -143,6 +144,11 @@ def _curve(snr: np.ndarray, chance: np.ndarray, survey: Survey, sky: Population,
     """What the search records: the signal's S/N where it passes the threshold, or a chance one."""
     noisy = snr + sky.curve_noise * rng.standard_normal(snr.shape, dtype=np.float32)
     recorded = np.maximum(np.where(noisy > survey.threshold, noisy, 0), chance)
+    # The trial that made it a candidate is there in any case.
+    best = noisy.argmax(axis=1)[:, None]
+    found = np.maximum(np.take_along_axis(noisy, best, axis=1), survey.threshold)
+    highest = np.maximum(np.take_along_axis(recorded, best, axis=1), found)
+    np.put_along_axis(recorded, best, highest, axis=1)
     return _levels(recorded, 0.0)
 
 
