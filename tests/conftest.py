@@ -165,12 +165,12 @@ class Sandbox:
         from botocore.credentials import Credentials
         from botocore.httpsession import URLLib3Session
 
-        data = body if isinstance(body, str | bytes) else json.dumps(body)
+        text = body if isinstance(body, str) else json.dumps(body)
         credentials = Credentials(
             self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"]
         )
         method = changes.get("method", "POST")
-        request = AWSRequest(method, f"{self.url}/prod{path}", data=data)
+        request = AWSRequest(method, f"{self.url}/prod{path}", data=text.encode())
         SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
         answer = URLLib3Session(timeout=30).send(request.prepare())
         return answer.status_code, answer.text

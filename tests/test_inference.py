@@ -95,7 +95,12 @@ def test_every_way_to_send_a_row_gets_the_same_answer(model, body, content_type)
         ("1,2,3", "text/csv", 400, "row 1 has 3 columns, not 8"),
         (CSV_ROW + ",1", "text/csv", 400, "row 1 has 9 columns"),
         (f"{CSV_ROW}\n1,2\n", "text/csv", 400, "row 2 has 2 columns"),
-        (CSV_ROW.replace("1.547196967", "abc"), "text/csv", 400, "row 1, column 3 is no number: 'abc'"),
+        (
+            CSV_ROW.replace("1.547196967", "abc"),
+            "text/csv",
+            400,
+            "row 1, column 3 is no number: 'abc'",
+        ),
         (CSV_ROW.replace("1.547196967", "nan"), "text/csv", 400, "row 1, column 3"),
         (CSV_ROW.replace("1.547196967", ""), "text/csv", 400, "row 1, column 3"),
         ("", "text/csv", 400, "no rows"),

@@ -33,7 +33,9 @@ def test_the_archive_holds_model_code_and_provenance_and_no_times_or_owners(proj
         provenance = json.load(tar.extractfile("provenance.json"))
     assert sorted(members) == list(members)
     assert {"model_pulsar.joblib", "model.json", "code/inference.py"} < set(members)
-    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {(0, 0, 0, "", "")}
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {
+        (0, 0, 0, "", "")
+    }
     assert provenance["data"] == project.read("data/source.json")
     assert provenance["scores"]["holdout"] == project.read("evaluation/metrics.json")["holdout"]
     assert provenance["params"]["train"]["networks"]["seeds"] == 1
@@ -116,7 +118,9 @@ FOLDS = {"data": "d", "split": {"folds": 2}, "average_precision": [0.93, 0.93]}
         ({"average_precision": 0.8}, "average precision 0.8000 is 0.1000 below"),
     ],
 )
-def test_the_gate_stops_a_worse_model_and_says_by_how_much(changed, complaint, tmp_path, monkeypatch):
+def test_the_gate_stops_a_worse_model_and_says_by_how_much(
+    changed, complaint, tmp_path, monkeypatch
+):
     monkeypatch.setattr(package, "RELEASED", tmp_path / "released.json")
     package.check_gate(GATE, {"cross_validation": {"mean": SCORES}}, FOLDS)
     with pytest.raises(GateFailed, match=complaint):
@@ -136,7 +140,9 @@ def test_the_gate_compares_with_the_released_model_on_paired_folds(tmp_path, mon
 
 def test_a_model_for_another_image_is_not_packaged(project, tmp_path):
     other = tmp_path / "checkout"
-    shutil.copytree(project.folder, other, ignore=shutil.ignore_patterns(".dvc", ".git", ".sandbox"))
+    shutil.copytree(
+        project.folder, other, ignore=shutil.ignore_patterns(".dvc", ".git", ".sandbox")
+    )
     card = json.loads((other / "models" / "model.json").read_text())
     card["versions"]["scikit-learn"] = "1.2.1"
     (other / "models" / "model.json").write_text(json.dumps(card))

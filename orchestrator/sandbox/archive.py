@@ -1,5 +1,6 @@
 """Unpack a model.tar.gz that somebody uploaded, without trusting it."""
 
+import gzip
 import tarfile
 import zlib
 from pathlib import Path
@@ -23,8 +24,8 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     written = members = 0
     try:
-        # "r|gz" reads on as it unpacks: a bomb is stopped where it passes the limit.
-        with tarfile.open(archive, "r|gz") as tar:
+        # A stream, read as it is unpacked: a bomb is stopped where it passes the limit.
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 members += 1
                 if members > MAX_MEMBERS:
@@ -43,6 +44,11 @@ def unpack(archive: Path, folder: Path) -> None:
                         if written > MAX_BYTES:
                             raise BadArchive(f"it unpacks to more than {MAX_BYTES} bytes")
                         file.write(chunk)
+            # On to the end of the stream, where the check sum is.
+            while chunk := stream.read(CHUNK):
+                written += len(chunk)
+                if written > MAX_BYTES:
+                    raise BadArchive(f"it unpacks to more than {MAX_BYTES} bytes")
     except FileExistsError as error:
         raise BadArchive(f"it holds {Path(error.filename).name!r} twice") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, UnicodeError) as error:

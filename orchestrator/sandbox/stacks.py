@@ -60,7 +60,7 @@ class Stacks:
         if template == stack["template"]:
             raise AwsError("ValidationError", "No updates are to be performed.")
         self._state.update("stacks", {"id": stack["id"]}, target=template, updated=now())
-        self._status(stack, "UPDATE_IN_PROGRESS", "User Initiated")
+        self._set_status(stack, "UPDATE_IN_PROGRESS", "User Initiated")
         self._begin(stack["id"])
         return stack["id"]
 
@@ -71,7 +71,7 @@ class Stacks:
         except AwsError:
             return
         if stack["status"] not in ("DELETE_IN_PROGRESS", "DELETE_COMPLETE"):
-            self._status(stack, "DELETE_IN_PROGRESS", "User Initiated")
+            self._set_status(stack, "DELETE_IN_PROGRESS", "User Initiated")
             self._begin(stack["id"])
 
     def find(self, name_or_id: str) -> dict:
@@ -119,25 +119,24 @@ class Stacks:
                 elif stack["status"] == "DELETE_IN_PROGRESS":
                     self._remove(self.resources(stack))
                     self._state.update("stacks", {"id": stack_id}, deleted=now())
-                    self._status(stack, "DELETE_COMPLETE")
+                    self._advance(stack, "DELETE_COMPLETE")
                 elif stack["status"].startswith("UPDATE_"):
                     self._carry_out_update(stack)
             except Exception as error:
                 log.exception("stack %s", stack["name"])
                 operation = stack["status"].split("_")[0]
-                self._status(stack, f"{operation}_FAILED", f"Internal error: {error}")
+                self._advance(stack, f"{operation}_FAILED", f"Internal error: {error}")
 
     def _carry_out_create(self, stack: dict) -> None:
         self._remove(self.resources(stack))  # what an interrupted attempt made
         try:
             self._make(stack, stack["template"], {})
         except ResourceFailed as error:
-            if self._state.row("stacks", id=stack["id"])["status"] == "CREATE_IN_PROGRESS":
-                self._status(stack, "CREATE_FAILED", error.message)
+            self._advance(stack, "CREATE_FAILED", error.message)
             return
         with self._state.transaction():
             self._state.update("resources", {"stack_id": stack["id"]}, stage="current")
-            self._status(stack, "CREATE_COMPLETE")
+            self._advance(stack, "CREATE_COMPLETE")
 
     def _carry_out_update(self, stack: dict) -> None:
         kept = {row["logical_id"]: row for row in self._rows(stack, "current")}
@@ -146,32 +145,42 @@ class Stacks:
             try:
                 made = self._make(stack, stack["target"], kept)
             except ResourceFailed as error:
-                self._status(stack, "UPDATE_ROLLBACK_IN_PROGRESS", error.message)
-                stack = stack | {"status": "UPDATE_ROLLBACK_IN_PROGRESS"}
+                self._advance(stack, "UPDATE_ROLLBACK_IN_PROGRESS", error.message)
             else:
-                with self._state.transaction():
-                    for row in self.resources(stack):
-                        where = {"type": row["type"], "name": row["name"]}
-                        if row["name"] in made:
-                            properties = made[row["name"]]
-                            self._state.update(
-                                "resources", where, stage="current", properties=properties
-                            )
-                        else:
-                            self._state.update("resources", where, stage="old")
-                    where = {"id": stack["id"]}
-                    self._state.update("stacks", where, template=stack["target"], target=None)
-                    self._status(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-        if stack["status"] == "UPDATE_ROLLBACK_IN_PROGRESS":
+                self._take_over(stack, made)
+        if stack["status"] == "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS":
+            self._remove(self._rows(stack, "old"))
+            self._advance(stack, "UPDATE_COMPLETE")
+        elif stack["status"] == "UPDATE_ROLLBACK_IN_PROGRESS":
             for row in kept.values():
                 if hasattr(self._providers[row["type"]], "update"):
                     self._providers[row["type"]].update(row["name"], row["properties"])
             self._remove(self._rows(stack, "new"))
             self._state.update("stacks", {"id": stack["id"]}, target=None)
-            self._status(stack, "UPDATE_ROLLBACK_COMPLETE")
-        else:
-            self._remove(self._rows(stack, "old"))
-            self._status(stack, "UPDATE_COMPLETE")
+            self._advance(stack, "UPDATE_ROLLBACK_COMPLETE")
+
+    def _take_over(self, stack: dict, made: dict[str, dict]) -> None:
+        """The moment an update becomes the truth: what was made is current, the rest is old."""
+        with self._state.transaction():
+            if not self._advance(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
+                return
+            for row in self.resources(stack):
+                where = {"type": row["type"], "name": row["name"]}
+                if row["name"] in made:
+                    properties = made[row["name"]]
+                    self._state.update("resources", where, stage="current", properties=properties)
+                else:
+                    self._state.update("resources", where, stage="old")
+            where = {"id": stack["id"]}
+            self._state.update("stacks", where, template=stack["target"], target=None)
+
+    def _advance(self, stack: dict, status: str, reason: str | None = None) -> bool:
+        """Go from the state a job began with to the next, unless a delete came between."""
+        with self._state.transaction():
+            if self._state.row("stacks", id=stack["id"])["status"] != stack["status"]:
+                return False
+            self._set_status(stack, status, reason)
+            return True
 
     def _rows(self, stack: dict, stage: str) -> list[dict]:
         return self._state.rows("resources", stack_id=stack["id"], stage=stage)
@@ -263,7 +272,8 @@ class Stacks:
             return [self._resolved(item, names) for item in value]
         return value
 
-    def _status(self, stack: dict, status: str, reason: str | None = None) -> None:
+    def _set_status(self, stack: dict, status: str, reason: str | None = None) -> None:
+        stack["status"] = status
         self._state.update("stacks", {"id": stack["id"]}, status=status, reason=reason)
         self._event(stack["id"], stack["name"], STACK_TYPE, stack["id"], status, reason)
 

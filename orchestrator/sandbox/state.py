@@ -53,8 +53,11 @@ class State:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Several changes that a crash leaves all done or all undone."""
+        """Several changes that a crash leaves all done or all undone; may be nested."""
         with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -1,0 +1,123 @@
+"""Unpacking archives that nobody vouches for."""
+
+import io
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.sandbox import archive
+from orchestrator.sandbox.archive import BadArchive, unpack
+
+
+def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def unpack_bytes(content: bytes, folder) -> None:
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.tar.gz"
+    path.write_bytes(content)
+    unpack(path, folder / "model")
+
+
+def test_files_and_folders_are_unpacked(tmp_path):
+    unpack_bytes(
+        tar_of((entry("code", tarfile.DIRTYPE), b""), (entry("./code/inference.py"), b"x = 1"),
+               (entry("model.joblib"), b"m")), tmp_path,
+    )  # fmt: skip
+    assert (tmp_path / "model" / "code" / "inference.py").read_bytes() == b"x = 1"
+    assert (tmp_path / "model" / "model.joblib").read_bytes() == b"m"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        entry("../outside"),
+        entry("code/../../outside"),
+        entry("/outside"),
+        entry("a\\..\\outside"),
+        entry("link", tarfile.SYMTYPE, "/etc/passwd"),
+        entry("link", tarfile.SYMTYPE, "inside"),
+        entry("hard", tarfile.LNKTYPE, "../outside"),
+        entry("device", tarfile.CHRTYPE),
+        entry("fifo", tarfile.FIFOTYPE),
+    ],
+    ids=lambda member: f"{member.name}:{member.type.decode()}",
+)
+def test_what_could_reach_outside_is_refused(member, tmp_path):
+    with pytest.raises(BadArchive):
+        unpack_bytes(tar_of((member, b"")), tmp_path)
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_link_cannot_be_written_through(tmp_path):
+    (tmp_path / "target").mkdir()
+    content = tar_of((entry("out", tarfile.SYMTYPE, "../target"), b""), (entry("out/file"), b"x"))
+    with pytest.raises(BadArchive):
+        unpack_bytes(content, tmp_path)
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_a_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_BYTES", 1_000_000)
+    with pytest.raises(BadArchive, match="more than 1000000 bytes"):
+        unpack_bytes(tar_of((entry("zeros"), bytes(5_000_000))), tmp_path)
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 10)
+    with pytest.raises(BadArchive, match="more than 10 files"):
+        unpack_bytes(tar_of(*((entry(f"f{i}"), b"") for i in range(11))), tmp_path / "two")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"\x1f\x8b\x08\0\0\0\0\0"])
+def test_what_is_no_archive_is_refused(content, tmp_path):
+    with pytest.raises(BadArchive):
+        unpack_bytes(content, tmp_path)
+
+
+def test_a_truncated_archive_is_refused(tmp_path):
+    whole = tar_of((entry("data"), bytes(range(256)) * 400))
+    for cut in (20, len(whole) // 2, len(whole) - 9):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        with pytest.raises(BadArchive):
+            unpack_bytes(whole[:cut], folder)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(max_size=300)
+    | st.tuples(
+        st.text(max_size=20),
+        st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, b"9"]),
+        st.binary(max_size=50),
+        st.integers(0, 400),
+        st.integers(0, 255),
+    )
+)
+def test_no_archive_does_anything_but_unpack_or_be_refused(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("fuzz")
+    if isinstance(content, tuple):
+        name, kind, body, place, byte = content
+        whole = bytearray(tar_of((entry(name, kind), body)))
+        whole[place % len(whole)] = byte
+        content = bytes(whole)
+    before = set(folder.parent.iterdir())
+    try:
+        unpack_bytes(content, folder)
+    except BadArchive:
+        pass
+    assert set(folder.parent.iterdir()) == before
+    assert {path.name for path in folder.iterdir()} <= {"model", "model.tar.gz"}

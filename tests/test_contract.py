@@ -1,0 +1,314 @@
+"""The orchestrator's contract, over HTTP against the running sandbox.
+
+The recorded answers of the original, where they are at hand, are sent as they were
+recorded; where ours is meant to differ, DIFFERENCES says how and the test holds us to it.
+"""
+
+import json
+
+import pytest
+from conftest import SHARED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.contract import PIPELINES, BadRequest, parse_body, stack_name, validate
+from orchestrator.handler import handler
+
+VECTORS = SHARED / "reference" / "orchestrator-vectors.json"
+needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason="no recorded answers at hand")
+
+TYPES = ("byom_realtime_builtin", "byom_realtime_custom")
+# Vector -> status and a part of the detailed message that we answer instead.
+CLEAR_400 = {
+    "routing/empty_body": "not valid JSON",
+    "routing/space_body": "not valid JSON",
+    "routing/empty_list_body": "must be a JSON object",
+    "routing/number_body": "must be a JSON object",
+    "routing/null_json_body": "must be a JSON object",
+    "routing/bom_body": "not valid JSON",
+    "routing/null_body": "not valid JSON",
+    "routing/no_body_key": "not valid JSON",
+    "routing/nan_body": "not valid JSON: NaN",
+    "routing/null_type": "Pipeline type not supported",
+    "routing/number_type": "Pipeline type not supported",
+    "routing/type_spaces": "Pipeline type not supported",
+    "odd/endpoint_spaces_underscore": "endpoint_name",
+    "odd/artifact_leading_slash": "model_artifact_location",
+    "odd/model_name_underscore": "model_name",
+    "odd/model_name_empty": "model_name",
+    "odd/model_name_null": "model_name",
+    "odd/model_name_number": "model_name",
+    "odd/framework_unknown": "model_framework",
+    "odd/framework_case": "model_framework",
+    "odd/framework_version_unknown": "model_framework_version",
+    "odd/framework_version_short": "model_framework_version",
+    "odd/framework_null": "model_framework",
+    "odd/data_capture_null": "data_capture_location",
+    "odd/data_capture_empty": "data_capture_location",
+    "odd/endpoint_number": "endpoint_name",
+    "odd/endpoint_null": "endpoint_name",
+    "odd/instance_dict": "inference_instance",
+    "odd/data_capture_dict": "data_capture_location",
+    "odd/instance_bad": "inference_instance",
+    "odd/package_name_without_registry": "model_package_name",
+    "odd/custom_image_null": "custom_image_uri",
+    "status/missing_key": "pipeline_id",
+    "status/wrong_key": "pipeline_id",
+    "status/list_body": "must be a JSON object",
+    "status/model_card_on_status_path": "pipeline_id",
+}
+# Needs options we do not have, or canned answers of AWS services we do not use.
+NOT_OURS = ("valid_registry", "missing_registry", "multi", "model_card", "inference/", "s3/", "fault/",
+            "image_builder", "odd/registry_on_both", "odd/package_name_null", "status/pipeline_deleted")  # fmt: skip
+
+
+def vectors() -> list[dict]:
+    if not VECTORS.exists():
+        return []
+    return json.loads(VECTORS.read_text())["vectors"]
+
+
+def is_realtime(vector: dict) -> bool:
+    body = vector["request"]["event"].get("body") or ""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return True
+    kind = parsed.get("pipeline_type") if isinstance(parsed, dict) else None
+    known = isinstance(kind, str) and kind.strip().lower().startswith(("byom_", "model_"))
+    return not known or kind.strip().lower() in TYPES
+
+
+def ours() -> list[dict]:
+    kept = []
+    for vector in vectors():
+        event = vector["request"].get("event", {})
+        if vector["id"].startswith(NOT_OURS) or vector.get("env_overrides"):
+            continue
+        if "httpMethod" in event and "path" in event and is_realtime(vector):
+            kept.append(vector)
+    return kept
+
+
+PROVISIONED = ("/provisionpipeline", "/pipelinestatus")
+
+
+@needs_vectors
+@pytest.mark.parametrize("vector", ours(), ids=lambda vector: vector["id"])
+def test_the_recorded_requests_get_the_recorded_answers(vector, sandbox, archive):
+    sandbox.upload(archive)
+    sandbox.upload(archive, "v2/model.tar.gz")
+    event = vector["request"]["event"]
+    body = _here(event.get("body") or "", sandbox)
+    if event["httpMethod"] != "POST" or event["path"] not in PROVISIONED:
+        # API Gateway has no such method or path; the handler behind it agrees with the original.
+        status, _ = sandbox.post(event["path"], body, method=event["httpMethod"])
+        assert status == 403
+        answer = handler(event, None)
+        assert (answer["statusCode"], answer["body"]) == recorded(vector)
+        return
+    _forget(sandbox, vector)
+    if vector.get("scenario") and vector["step"] > 1:
+        _repeat_first_step(sandbox, vector)
+    body = _with_living_pipeline(sandbox, vector, body)
+    status, text = sandbox.post(event["path"], body)
+    expected_status, expected_text = recorded(vector)
+    if vector["id"] in CLEAR_400:
+        answer = json.loads(text)
+        assert status == 400
+        assert answer["message"] == "A BadRequest exception occurred"
+        assert CLEAR_400[vector["id"]] in answer["detailedMessage"]
+    elif (
+        vector["group"] == "pipelinestatus"
+        and expected_status == 200
+        and "status/setup" != vector["id"]
+    ):
+        assert status == 200
+        assert_same_shape(json.loads(text), _status_shape())
+    else:
+        assert status == expected_status, text
+        assert_same_meaning(text, expected_text)
+
+
+def _here(body: str, sandbox) -> str:
+    """The recorded body with this sandbox's bucket, and the image that it can run."""
+    return body.replace("testassetsbucket", sandbox.bucket).replace('"1.2-1"', '"1.9-0"')
+
+
+def recorded(vector: dict) -> tuple[int, str]:
+    return vector["response"]["statusCode"], vector["response"]["body_raw"]
+
+
+def assert_same_meaning(text: str, expected_text: str) -> None:
+    answer, expected = json.loads(text), json.loads(expected_text)
+    assert answer.keys() == expected.keys()
+    assert answer["message"] == expected["message"]
+    if "pipeline_id" in expected:
+        assert _name_of(answer["pipeline_id"]) == _name_of(expected["pipeline_id"])
+    if "detailedMessage" in expected:
+        assert answer["detailedMessage"] == expected["detailedMessage"]
+
+
+def _name_of(arn: str) -> str:
+    prefix, name, unique = arn.split("/")
+    assert prefix.startswith("arn:aws:cloudformation:us-east-1:")
+    assert len(unique) == 36
+    return name
+
+
+def _status_shape() -> dict:
+    return next(v["response"]["body"] for v in vectors() if v["id"] == "status/valid")
+
+
+def assert_same_shape(answer: dict, expected: dict) -> None:
+    """The keys a client of the original reads are there, in the same places."""
+    assert {
+        "pipelineName",
+        "stageStates",
+        "created",
+        "updated",
+        "ResponseMetadata",
+    } <= answer.keys()
+    stages = [stage["stageName"] for stage in answer["stageStates"]]
+    assert stages == [stage["stageName"] for stage in expected["stageStates"]]
+    for stage, other in zip(answer["stageStates"], expected["stageStates"], strict=True):
+        assert {"stageName", "actionStates", "latestExecution"} <= stage.keys()
+        assert stage["latestExecution"]["status"] in ("InProgress", "Succeeded", "Failed")
+        actions = [action["actionName"] for action in stage["actionStates"]]
+        assert actions == [action["actionName"] for action in other["actionStates"]]
+
+
+def _forget(sandbox, vector: dict) -> None:
+    """A vector starts from an account without pipelines."""
+    cloudformation = sandbox.client("cloudformation")
+    for stack in cloudformation.describe_stacks()["Stacks"]:
+        if "-pulsar-" in stack["StackName"]:
+            cloudformation.delete_stack(StackName=stack["StackName"])
+            sandbox_wait_gone(cloudformation, stack["StackId"])
+
+
+def sandbox_wait_gone(cloudformation, stack_id: str) -> None:
+    import time
+
+    for _ in range(600):
+        state = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"]
+        if state == "DELETE_COMPLETE":
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{stack_id} is {state}")
+
+
+def _repeat_first_step(sandbox, vector: dict) -> None:
+    first = next(
+        v for v in vectors() if v.get("scenario") == vector["scenario"] and v.get("step") == 1
+    )
+    body = _here(first["request"]["event"]["body"], sandbox)
+    status, text = sandbox.post("/provisionpipeline", body)
+    assert status == 200, text
+    sandbox.last_pipeline_id = json.loads(text)["pipeline_id"]
+    if "changed" in vector["id"]:  # a stack that is being created takes no update
+        sandbox.wait(sandbox.last_pipeline_id)
+
+
+def _with_living_pipeline(sandbox, vector: dict, body: str) -> str:
+    """Put the id of the pipeline that the first step made where the recorded one stands."""
+    if vector.get("scenario") == "status" and vector["step"] > 1 and "arn:aws" in body:
+        return json.dumps(json.loads(body) | {"pipeline_id": sandbox.last_pipeline_id})
+    if vector["id"] == "status/deployed_stack":  # we have one stack, and it is the pipeline's
+        return json.dumps({"pipeline_id": sandbox.last_pipeline_id})
+    return body
+
+
+REALTIME = {
+    "pipeline_type": "byom_realtime_builtin",
+    "model_name": "pulsar",
+    "model_framework": "sklearn",
+    "model_framework_version": "1.9-0",
+    "model_artifact_location": "model.tar.gz",
+    "data_capture_location": "bucket/pulsar/datacapture",
+    "inference_instance": "ml.m5.large",
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_each_missing_key_is_named_in_the_originals_words(kind):
+    whole = REALTIME | {"pipeline_type": kind, "custom_image_uri": "image:1"}
+    for key in PIPELINES[kind]:
+        with pytest.raises(BadRequest) as caught:
+            validate({k: v for k, v in whole.items() if k != key})
+        expected = f"Bad request. API body does not have the necessary parameter: {key}"
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("kind", ["byom_batch_builtin", "byom_data_quality_monitor", "x", None, 3])
+def test_other_pipeline_types_are_not_supported(kind):
+    with pytest.raises(BadRequest, match="Pipeline type not supported"):
+        validate(REALTIME | {"pipeline_type": kind})
+
+
+def test_values_are_cleaned_as_the_original_cleans_them():
+    request = validate(
+        REALTIME | {"model_name": " Pulsar ", "endpoint_name": " Pulsar ",
+                    "data_capture_location": "bucket/prefix//"}
+    )  # fmt: skip
+    assert request.model_name == "Pulsar"
+    assert request.stack_name == stack_name("byom_realtime_builtin", "pulsar")
+    assert request.values["endpoint_name"] == "pulsar"
+    assert request.values["data_capture_location"] == "bucket/prefix"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([*REALTIME, "endpoint_name", "kms_key_arn", "x"]), JSON_VALUES)
+)
+def test_any_body_is_valid_or_a_bad_request(changes):
+    try:
+        request = validate(REALTIME | changes)
+    except BadRequest:
+        return
+    assert len(request.stack_name) <= 128
+    assert all(isinstance(value, str) for value in request.values.values())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | JSON_VALUES.map(json.dumps))
+def test_any_text_is_an_object_or_a_bad_request(text):
+    try:
+        assert isinstance(parse_body(text), dict)
+    except BadRequest:
+        pass
+
+
+def test_details_can_be_switched_off(monkeypatch):
+    event = {"httpMethod": "POST", "path": "/provisionpipeline", "body": "{}"}
+    assert "detailedMessage" in json.loads(handler(event, None)["body"])
+    monkeypatch.setenv("ALLOW_DETAILED_ERROR_MESSAGE", "No")
+    answer = handler(event, None)
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"]) == {"message": "A BadRequest exception occurred"}
+
+
+def test_a_request_that_fails_leaves_nothing_behind(sandbox):
+    payload = sandbox.payload("nothing", model_artifact_location="not-there.tar.gz")
+    status, text = sandbox.post("/provisionpipeline", payload)
+    assert status == 400
+    assert (
+        "s3://pulsar-assets/not-there.tar.gz does not exist" in json.loads(text)["detailedMessage"]
+    )
+    payload = sandbox.payload("nothing", data_capture_location="no-such-bucket/x")
+    status, text = sandbox.post("/provisionpipeline", payload)
+    assert status == 400
+    assert "no bucket called no-such-bucket" in json.loads(text)["detailedMessage"]
+    stacks = sandbox.client("cloudformation").describe_stacks()["Stacks"]
+    assert not any("-nothing-" in stack["StackName"] for stack in stacks)
+    objects = sandbox.client("s3").list_objects_v2(Bucket=sandbox.bucket).get("Contents", [])
+    assert not any("-nothing-" in item["Key"] for item in objects)
