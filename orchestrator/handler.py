@@ -98,16 +98,21 @@ def provision(body: dict) -> dict:
     if stack and _cannot_be_updated(stack):
         _delete_stack(stack)
         stack = None
-    if stack and _current_template(stack) == template:
-        return _provisioned(contract.UPDATING.format(request.stack_name), stack)
-    _copy_artifact(request, snapshot)
+    if stack and _without_metadata(_current_template(stack)) == template:
+        if stack["StackStatus"] != "UPDATE_ROLLBACK_COMPLETE":
+            return _provisioned(contract.UPDATING.format(request.stack_name), stack)
+        # What runs since a roll-back is now what is asked. Metadata are all that changes:
+        # enough for CloudFormation to call the stack up to date, and nothing is touched.
+        template["Resources"]["Endpoint"]["Metadata"] = {"AskedAgain": f"{time.time():.3f}"}
+    known = _copy_artifact(request, snapshot)
     try:
         if stack is None:
             return _provisioned(contract.CREATED, _create_stack(request, template))
         _update_stack(stack, template)
         return _provisioned(contract.UPDATING.format(request.stack_name), stack)
     except Exception:
-        client("s3").delete_object(Bucket=site.assets_bucket, Key=snapshot)
+        if not known:
+            client("s3").delete_object(Bucket=site.assets_bucket, Key=snapshot)
         raise
 
 
@@ -145,10 +150,18 @@ def _snapshot_key(request: Request) -> str:
     return f"{SNAPSHOTS}/{request.stack_name}/{version}/{key.rpartition('/')[2]}"
 
 
-def _copy_artifact(request: Request, snapshot: str) -> None:
+def _copy_artifact(request: Request, snapshot: str) -> bool:
+    """Make the immutable copy; True when it was there already."""
     bucket = os.environ["ASSETS_BUCKET"]
+    try:
+        client("s3").head_object(Bucket=bucket, Key=snapshot)
+        return True
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+            raise
     source = {"Bucket": bucket, "Key": request.values["model_artifact_location"]}
     client("s3").copy(source, bucket, snapshot)
+    return False
 
 
 # -- the stack of a pipeline ----------------------------------------------------------
@@ -166,6 +179,14 @@ def _find_stack(name: str) -> dict | None:
 def _current_template(stack: dict) -> dict:
     template = client("cloudformation").get_template(StackName=stack["StackId"])["TemplateBody"]
     return template if isinstance(template, dict) else json.loads(template)
+
+
+def _without_metadata(template: dict) -> dict:
+    resources = {
+        name: {key: value for key, value in resource.items() if key != "Metadata"}
+        for name, resource in template["Resources"].items()
+    }
+    return template | {"Resources": resources}
 
 
 def _create_stack(request: Request, template: dict) -> dict:

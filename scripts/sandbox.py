@@ -41,7 +41,7 @@ def _is_running(pid: int) -> bool:
     """Whether the pid is a living sandbox of this folder, and not some other process."""
     try:
         command = subprocess.run(
-            ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
         ).stdout
     except FileNotFoundError:  # no ps: trust the pid
         command = "orchestrator.sandbox.server" if Path(f"/proc/{pid}").exists() else ""

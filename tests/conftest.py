@@ -127,9 +127,11 @@ def project(tmp_path_factory) -> Project:
 class Sandbox:
     """A running sandbox of a project, and boto3 clients that talk to it."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.folder = project.folder / ".sandbox"
+    def __init__(self, project: Project, folder: Path | None = None) -> None:
+        self.folder = folder or project.folder / ".sandbox"
+        self.project = Project(
+            project.folder, project.environment | {"SANDBOX_DIR": str(self.folder)}
+        )
         self.start()
 
     def start(self) -> None:
@@ -148,15 +150,15 @@ class Sandbox:
         path = self.folder / "sandbox.log"
         return path.read_text() if path.exists() else ""
 
-    def client(self, service: str, **changes: str):
+    def client(self, service: str, **changes):
         settings = {
+            "config": Config(retries={"max_attempts": 0}, read_timeout=30, connect_timeout=5),
             "aws_access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
             "aws_secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
             "region_name": "us-east-1",
             "endpoint_url": self.url,
         }
-        config = Config(retries={"max_attempts": 0}, read_timeout=30, connect_timeout=5)
-        return boto3.client(service, config=config, **settings | changes)
+        return boto3.client(service, **settings | changes)
 
     def post(self, path: str, body, **changes) -> tuple[int, str]:
         """A signed request to the orchestrator's API; a body that is no text is sent as JSON."""
@@ -219,6 +221,14 @@ def sandbox(project) -> Sandbox:
     sandbox = Sandbox(project)
     yield sandbox
     project.script("sandbox", "down")
+
+
+@pytest.fixture
+def own_sandbox(project, tmp_path) -> Sandbox:
+    """A sandbox for one test, which may hurt it."""
+    sandbox = Sandbox(project, tmp_path / "sandbox")
+    yield sandbox
+    sandbox.project.script("sandbox", "down")
 
 
 @pytest.fixture(scope="session")

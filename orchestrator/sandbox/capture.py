@@ -10,6 +10,8 @@ the hour being that of the invocation, UTC.
 """
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -86,6 +88,7 @@ class Capture:
             self._spool.mkdir(parents=True, exist_ok=True)
             self._path, self._hour = self._spool / (name + OPEN), hour
             self._file = open(self._path, "ab", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # until we are done, or dead
             self._opened, self._bytes = time.timestamp(), 0
         self._file.write(line)
         self._bytes += len(line)
@@ -99,22 +102,22 @@ class Capture:
     def flush(self) -> None:
         """Close the spool file under its final name, which hands it to the sandbox."""
         if self._file is not None:
+            os.rename(self._path, self._path.with_name(self._path.name.removesuffix(OPEN)))
             self._file.close()
             self._file = None
-            os.rename(self._path, self._path.with_name(self._path.name.removesuffix(OPEN)))
 
 
 def finish_orphans(spool: Path) -> None:
-    """Hand over what a killed process left open; its last line may be cut short."""
+    """Hand over what killed processes left open; a last line may be cut short."""
     for path in spool.glob(f"*{OPEN}"):
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            os.truncate(path, len(whole))
-        if whole:
+        with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its writer lives
+            data = file.read()
+            file.truncate(data.rfind(b"\n") + 1)
             os.rename(path, path.with_name(path.name.removesuffix(OPEN)))
-        else:
-            path.unlink()
 
 
 def object_key(spool_name: str, destination_prefix: str, endpoint: str, variant: str) -> str:

@@ -18,7 +18,6 @@ import uuid
 from collections import deque
 from pathlib import Path
 
-from orchestrator.sandbox.capture import finish_orphans
 from orchestrator.sandbox.errors import ResourceFailed
 from orchestrator.sandbox.state import State, now
 
@@ -103,8 +102,6 @@ class Fleet:
         self._lock = threading.RLock()
         self._closing = False
         (folder / "logs").mkdir(exist_ok=True)
-        for spool in self.spools():
-            finish_orphans(spool)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def spools(self) -> list[Path]:
@@ -196,7 +193,6 @@ class Fleet:
                     with self._lock:
                         if self._instances.get(endpoint) is instance:
                             del self._instances[endpoint]
-                    finish_orphans(self._folder / "capture" / endpoint / instance.config)
                     threading.Thread(
                         target=self._start_again, args=(endpoint,), daemon=True
                     ).start()

@@ -187,7 +187,8 @@ def end_with_the_sandbox() -> None:
     """Stop when the sandbox closes its end of our standard input, by choice or by dying."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

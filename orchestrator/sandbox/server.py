@@ -26,7 +26,7 @@ from nanio.errors import S3Error
 
 from orchestrator.handler import handler
 from orchestrator.sandbox import gate, web
-from orchestrator.sandbox.capture import object_key
+from orchestrator.sandbox.capture import finish_orphans, object_key
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.fleet import Fleet
 from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model, split_s3_url
@@ -144,6 +144,7 @@ class Sandbox:
 
     async def sweep_once(self) -> None:
         for spool in self._fleet.spools():
+            finish_orphans(spool)
             for path in sorted(spool.glob("*.jsonl")):
                 try:
                     await self._publish(path)
@@ -160,8 +161,8 @@ class Sandbox:
         async def chunks():
             yield content
 
-        # The key is the file's own: done twice, after a crash, it is the same object.
-        await self._s3.put_object(bucket, key, chunks(), content_type="application/jsonlines")
+        if content:  # the key is the file's own: done twice, after a crash, it is one object
+            await self._s3.put_object(bucket, key, chunks(), content_type="application/jsonlines")
         path.unlink()
 
 

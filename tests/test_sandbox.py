@@ -1,0 +1,703 @@
+"""The sandbox: signatures, S3, endpoints, data capture, faults."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from package import pack
+
+ECHO = """
+import os
+from werkzeug.wrappers import Response
+VERSION = {version!r}
+def model_fn(model_dir):
+    return VERSION
+def transform_fn(model, body, content_type, accept):
+    text = body if isinstance(body, str) else body.decode()
+    if text == "die":
+        os._exit(9)
+    if text == "refuse":
+        return Response("no such thing", status=415)
+    if text == "raise":
+        raise ValueError("broken")
+    if text == "huge":
+        return ("x" * (7 * 1024 * 1024), "text/csv")
+    return (model, "text/csv")
+"""
+
+
+def echo_archive(version: str) -> bytes:
+    """A package whose answers say which version gave them."""
+    return pack({"code/inference.py": ECHO.format(version=version).encode()})
+
+
+def answer_of(response) -> str:
+    return response["Body"].read().decode()
+
+
+def until(condition, seconds: float = 30, what: str = "the condition") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about within {seconds} s"
+        time.sleep(0.05)
+
+
+# -- who may come in ------------------------------------------------------------------
+
+
+def get(url: str, method: str = "GET") -> tuple[int, str]:
+    request = urllib.request.Request(url, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/prod/provisionpipeline", "/prod/pipelinestatus", "/endpoints/x/invocations"]
+)
+def test_an_unsigned_request_is_refused_as_api_gateway_words_it(sandbox, path):
+    status, text = get(sandbox.url + path, "POST")
+    assert status == 403
+    assert json.loads(text) == {"message": "Missing Authentication Token"}
+
+
+def test_an_unsigned_s3_request_is_refused(sandbox):
+    assert get(f"{sandbox.url}/{sandbox.bucket}")[0] == 403
+
+
+CALLS = {
+    "s3": lambda client, s: client.list_objects_v2(Bucket=s.bucket),
+    "sagemaker": lambda client, s: client.list_endpoints(),
+    "cloudformation": lambda client, s: client.describe_stacks(),
+    "sagemaker-runtime": lambda client, s: client.invoke_endpoint(EndpointName="x", Body="1"),
+}
+
+
+@pytest.mark.parametrize("service", CALLS)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"aws_secret_access_key": "wrong"}, {"aws_access_key_id": "NOBODY"}],
+    ids=["secret", "key"],
+)
+def test_a_wrong_signature_is_refused_by_every_service(sandbox, service, wrong):
+    with pytest.raises(ClientError) as caught:
+        CALLS[service](sandbox.client(service, **wrong), sandbox)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def signed_headers(sandbox, body: bytes, when: datetime) -> dict[str, str]:
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    credentials = Credentials(
+        sandbox.environment["AWS_ACCESS_KEY_ID"], sandbox.environment["AWS_SECRET_ACCESS_KEY"]
+    )
+    request = AWSRequest("POST", f"{sandbox.url}/prod/pipelinestatus", data=body)
+    signer = SigV4Auth(credentials, "execute-api", "us-east-1")
+    request.headers["X-Amz-Date"] = request.context["timestamp"] = f"{when:%Y%m%dT%H%M%SZ}"
+    canonical = signer.canonical_request(request)
+    signature = signer.signature(signer.string_to_sign(request, canonical), request)
+    signer._inject_signature_to_request(request, signature)
+    return dict(request.headers)
+
+
+def send(sandbox, headers: dict[str, str], body: bytes) -> int:
+    request = urllib.request.Request(
+        f"{sandbox.url}/prod/pipelinestatus", data=body, headers=headers, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_stale_signature_and_a_changed_body_are_refused(sandbox):
+    body, now = b'{"pipeline_id": "none"}', datetime.now(UTC)
+    assert send(sandbox, signed_headers(sandbox, body, now), body) == 400  # let in, then unknown
+    assert send(sandbox, signed_headers(sandbox, body, now - timedelta(minutes=20)), body) == 403
+    assert send(sandbox, signed_headers(sandbox, body, now + timedelta(minutes=20)), body) == 403
+    assert send(sandbox, signed_headers(sandbox, body, now), b'{"pipeline_id": "other"}') == 403
+
+
+def test_an_upload_whose_body_is_not_the_signed_one_leaves_nothing(sandbox):
+    def tamper(request, **_):
+        request.body = b"something else!"
+
+    plain = Config(
+        request_checksum_calculation="when_required", s3={"payload_signing_enabled": True}
+    )
+    s3 = sandbox.client("s3", config=plain)
+    # After signing, before sending: where a man in the middle would be.
+    s3.meta.events.register("before-send.s3.PutObject", tamper)
+    with pytest.raises(ClientError) as caught:
+        s3.put_object(Bucket=sandbox.bucket, Key="tampered", Body=b"what was signed")
+    assert caught.value.response["Error"]["Code"] == "XAmzContentSHA256Mismatch"
+    listed = sandbox.client("s3").list_objects_v2(Bucket=sandbox.bucket, Prefix="tampered")
+    assert listed["KeyCount"] == 0
+
+
+def test_secrets_are_readable_by_their_owner_only_and_the_port_is_on_loopback(sandbox):
+    assert stat.S_IMODE(os.stat(sandbox.folder / "credentials.json").st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(sandbox.folder).st_mode) == 0o700
+    secret = sandbox.environment["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in sandbox.log()
+    assert sandbox.url.startswith("http://127.0.0.1:")
+    listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True)
+    if listening.returncode == 0:
+        port = sandbox.url.rpartition(":")[2]
+        ours = [line.split()[3] for line in listening.stdout.splitlines() if f":{port} " in line]
+        assert ours == [f"127.0.0.1:{port}"]
+
+
+# -- S3 -------------------------------------------------------------------------------
+
+
+def test_aws_s3_cp_brings_a_large_file_back_identical_and_keeps_metadata(sandbox, tmp_path):
+    content = os.urandom(1 << 20) * 20  # past the CLI's multipart threshold
+    (tmp_path / "up").write_bytes(content)
+    url = f"s3://{sandbox.bucket}/large"
+    up = sandbox.project.run(
+        "aws", "s3", "cp", str(tmp_path / "up"), url, "--metadata", "a=b", **sandbox.environment
+    )
+    assert up.returncode == 0, up.stderr
+    down = sandbox.project.run(
+        "aws", "s3", "cp", url, str(tmp_path / "down"), **sandbox.environment
+    )
+    assert down.returncode == 0, down.stderr
+    assert (tmp_path / "down").read_bytes() == content
+    head = sandbox.client("s3").head_object(Bucket=sandbox.bucket, Key="large")
+    assert head["Metadata"] == {"a": "b"}
+
+
+def test_dvc_pushes_to_the_assets_bucket(sandbox):
+    run = sandbox.project.run
+    remote = f"s3://{sandbox.bucket}/dvc"
+    assert run("dvc", "remote", "add", "-f", "-d", "sandbox", remote).returncode == 0
+    pushed = run("dvc", "push", "models/model.tar.gz", **sandbox.environment)
+    assert pushed.returncode == 0, pushed.stderr
+    listed = sandbox.client("s3").list_objects_v2(Bucket=sandbox.bucket, Prefix="dvc/")
+    assert listed["KeyCount"] == 1
+
+
+# -- endpoints ------------------------------------------------------------------------
+
+
+def test_the_endpoint_answers_a_pulsar_and_a_piece_of_noise(sandbox, endpoint, examples):
+    response = sandbox.invoke(endpoint, "\n".join(examples), Accept="text/csv")
+    labels = [line.partition(",")[0] for line in answer_of(response).split()]
+    assert labels == ["1", "0"]
+    assert response["InvokedProductionVariant"] == "AllTraffic"
+    assert response["ContentType"] == "text/csv; charset=utf-8"
+
+
+def test_the_aws_cli_looks_at_what_runs(sandbox, endpoint):
+    def aws(*arguments: str) -> dict:
+        result = sandbox.project.run("aws", *arguments, "--output", "json", **sandbox.environment)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout or "{}")
+
+    stack = "mlops-pipeline-shared-byompipelinerealtimebuiltin-codepipeline"
+    described = aws("sagemaker", "describe-endpoint", "--endpoint-name", endpoint)
+    assert described["EndpointStatus"] == "InService"
+    assert described["DataCaptureConfig"]["CaptureStatus"] == "Started"
+    config = aws(
+        "sagemaker",
+        "describe-endpoint-config",
+        "--endpoint-config-name",
+        described["EndpointConfigName"],
+    )
+    model = config["ProductionVariants"][0]["ModelName"]
+    container = aws("sagemaker", "describe-model", "--model-name", model)["PrimaryContainer"]
+    assert container["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
+    assert container["Environment"]["SAGEMAKER_SUBMIT_DIRECTORY"] == "/opt/ml/model/code"
+    aws("sagemaker", "wait", "endpoint-in-service", "--endpoint-name", endpoint)
+    listed = aws("sagemaker", "list-endpoints")["Endpoints"]
+    assert endpoint in [item["EndpointName"] for item in listed]
+    stacks = aws("cloudformation", "describe-stacks", "--stack-name", stack)["Stacks"]
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in stacks[0]["Outputs"]}
+    assert outputs["SageMakerEndpointName"] == endpoint
+    events = aws("cloudformation", "describe-stack-events", "--stack-name", stack)["StackEvents"]
+    assert events[0]["ResourceStatus"] == "CREATE_COMPLETE"
+    rows = aws("cloudformation", "list-stack-resources", "--stack-name", stack)
+    types = {row["ResourceType"] for row in rows["StackResourceSummaries"]}
+    assert types == {f"AWS::SageMaker::{kind}" for kind in ("Model", "EndpointConfig", "Endpoint")}
+
+
+def error_of(call) -> tuple[int, str, dict]:
+    with pytest.raises(ClientError) as caught:
+        call()
+    response = caught.value.response
+    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response
+
+
+def test_a_bad_row_is_a_model_error_with_the_models_own_words(sandbox, endpoint):
+    status, code, response = error_of(lambda: sandbox.invoke(endpoint, "1,2,3"))
+    assert (status, code) == (424, "ModelError")
+    assert response["OriginalStatusCode"] == 400
+    assert "row 1 has 3 columns, not 8" in response["OriginalMessage"]
+    assert "Received client error (400) from primary" in response["Error"]["Message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ({"EndpointName": "nowhere"}, 400, "Endpoint nowhere of account 000000000000 not found."),
+        ({"Body": b"x" * (6 * 1024 * 1024 + 1)}, 413, "are allowed"),
+        ({"CustomAttributes": "x" * 1025}, 400, "CustomAttributes"),
+        ({"TargetVariant": "Blue"}, 400, "Variant Blue"),
+    ],
+    ids=["missing", "too-large", "attributes", "variant"],
+)
+def test_limits_and_names_get_sagemakers_errors(sandbox, endpoint, arguments, status, words):
+    runtime = sandbox.client("sagemaker-runtime")
+    call = {"EndpointName": endpoint, "Body": "1", "ContentType": "text/csv"} | arguments
+    found_status, _, response = error_of(lambda: runtime.invoke_endpoint(**call))
+    assert found_status == status
+    assert words in response["Error"]["Message"]
+
+
+@pytest.fixture(scope="module")
+def echo(sandbox) -> str:
+    """An endpoint of version 1 of a model that answers its version."""
+    sandbox.upload(echo_archive("one"), "echo.tar.gz")
+    payload = sandbox.payload("echo", model_artifact_location="echo.tar.gz")
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    assert state == "Succeeded", answer
+    return "echo"
+
+
+@pytest.mark.parametrize(
+    ("body", "original", "words"),
+    [("refuse", 415, "Received client error (415)"), ("raise", 500, "Received server error (500)"),
+     ("huge", 200, "could not load the entire response body")],
+)  # fmt: skip
+def test_what_a_model_does_wrong_is_a_model_error(sandbox, echo, body, original, words):
+    status, code, response = error_of(lambda: sandbox.invoke(echo, body))
+    assert (status, code, response["OriginalStatusCode"]) == (424, "ModelError", original)
+    assert words in response["Error"]["Message"]
+
+
+# -- versions -------------------------------------------------------------------------
+
+
+class Traffic:
+    """Requests without a pause from a few clients; what was answered, and what failed."""
+
+    def __init__(self, sandbox, endpoint: str, clients: int = 3) -> None:
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(sandbox, endpoint), daemon=True)
+            for _ in range(clients)
+        ]
+
+    def _ask(self, sandbox, endpoint: str) -> None:
+        runtime = sandbox.client("sagemaker-runtime")
+        while not self._stop.is_set():
+            try:
+                response = runtime.invoke_endpoint(
+                    EndpointName=endpoint, Body="1", ContentType="text/csv"
+                )
+                self.answers.append(answer_of(response))
+            except Exception as error:
+                self.failures.append(str(error))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def deploy(sandbox, name: str, version: str, **changes) -> tuple[str, dict]:
+    """Upload a version of the echo model under one key and provision it."""
+    key = f"{name}.tar.gz"
+    sandbox.upload(echo_archive(version), key)
+    payload = sandbox.payload(name, model_artifact_location=key) | changes
+    return sandbox.wait(sandbox.provision(payload))
+
+
+def test_a_new_model_under_the_same_key_is_deployed_without_a_failed_request(sandbox):
+    assert deploy(sandbox, "blue", "one")[0] == "Succeeded"
+    with Traffic(sandbox, "blue") as traffic:
+        until(lambda: "one" in traffic.answers)
+        assert deploy(sandbox, "blue", "two")[0] == "Succeeded"
+        until(lambda: traffic.answers[-1] == "two")
+    assert traffic.failures == []
+    assert set(traffic.answers) == {"one", "two"}
+
+
+def test_an_unchanged_request_changes_nothing(sandbox):
+    deploy(sandbox, "same", "one")
+    cloudformation = sandbox.client("cloudformation")
+    name = "mlops-pipeline-same-byompipelinerealtimebuiltin-codepipeline"
+    before = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+    assert deploy(sandbox, "same", "one")[0] == "Succeeded"
+    assert cloudformation.describe_stack_events(StackName=name)["StackEvents"] == before
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (b"this is no archive", "cannot be unpacked"),
+        (pack({"code/inference.py": b"x = 1"}), "has no model_fn"),
+        (
+            pack({"code/inference.py": b"def model_fn(d):\n    raise OSError('disk on fire')"}),
+            "disk on fire",
+        ),
+        (pack({"code/inference.py": b"import os\nos._exit(3)"}), "exit code 3"),
+    ],
+    ids=["archive", "module", "load", "crash"],
+)
+def test_a_version_that_does_not_come_up_is_rolled_back_and_says_why(sandbox, broken, reason):
+    assert deploy(sandbox, "green", "one")[0] == "Succeeded"
+    with Traffic(sandbox, "green", clients=1) as traffic:
+        sandbox.upload(broken, "green.tar.gz")
+        payload = sandbox.payload("green", model_artifact_location="green.tar.gz")
+        state, answer = sandbox.wait(sandbox.provision(payload))
+        until(lambda: len(traffic.answers) > 20)
+    assert state == "Failed"
+    details = answer["stageStates"][1]["actionStates"][0]["latestExecution"]["errorDetails"]
+    assert reason in details["message"]
+    assert "previous version keeps answering" in details["message"]
+    assert "Traceback" not in details["message"]
+    assert traffic.failures == []
+    assert set(traffic.answers) == {"one"}
+    described = sandbox.client("sagemaker").describe_endpoint(EndpointName="green")
+    assert described["EndpointStatus"] == "InService"
+    assert len(list((sandbox.folder / "models").glob("*green*"))) == 1, "a broken version stays"
+
+
+def test_a_first_version_that_fails_can_be_looked_at_and_then_replaced(sandbox):
+    sandbox.upload(b"no archive", "first.tar.gz")
+    payload = sandbox.payload("first", model_artifact_location="first.tar.gz")
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    assert state == "Failed"
+    assert "cannot be unpacked" in json.dumps(answer)
+    sandbox.upload(pack({"code/inference.py": b"x = 1"}), "first.tar.gz")
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    described = sandbox.client("sagemaker").describe_endpoint(EndpointName="first")
+    assert described["EndpointStatus"] == "Failed"
+    assert "has no model_fn" in described["FailureReason"]
+    assert deploy(sandbox, "first", "one")[0] == "Succeeded"
+    assert answer_of(sandbox.invoke("first", "1")) == "one"
+
+
+def test_two_pipelines_cannot_have_one_endpoint(sandbox, echo):
+    sandbox.upload(echo_archive("thief"), "thief.tar.gz")
+    payload = sandbox.payload("thief", endpoint_name=echo, model_artifact_location="thief.tar.gz")
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    assert state == "Failed"
+    assert "echo already exists in stack" in json.dumps(answer)
+    assert answer_of(sandbox.invoke(echo, "1")) == "one"
+
+
+def test_a_new_endpoint_name_moves_the_endpoint(sandbox):
+    deploy(sandbox, "moving", "one")
+    state, _ = deploy(sandbox, "moving", "one", endpoint_name="moved")
+    assert state == "Succeeded"
+    assert answer_of(sandbox.invoke("moved", "1")) == "one"
+    assert error_of(lambda: sandbox.invoke("moving", "1"))[0] == 400
+
+
+def test_an_endpoint_without_a_name_gets_one(sandbox):
+    sandbox.upload(echo_archive("nameless"), "nameless.tar.gz")
+    payload = sandbox.payload("nameless", model_artifact_location="nameless.tar.gz")
+    del payload["endpoint_name"]
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    assert state == "Succeeded"
+    assert answer_of(sandbox.invoke(answer["outputs"]["SageMakerEndpointName"], "1")) == "nameless"
+
+
+def test_status_notices_when_another_configuration_runs_than_was_asked(sandbox):
+    """What CloudFormation says is compared with what SageMaker says."""
+    import sqlite3
+
+    deploy(sandbox, "drift", "one")
+    with contextlib.closing(sqlite3.connect(sandbox.folder / "state.db")) as db, db:
+        db.execute("UPDATE endpoints SET config = 'another' WHERE name = 'drift'")
+    stack = "mlops-pipeline-drift-byompipelinerealtimebuiltin-codepipeline"
+    status, text = sandbox.post("/pipelinestatus", {"pipeline_id": stack})
+    assert status == 200
+    assert "runs the configuration another" in text
+
+
+# -- data capture ---------------------------------------------------------------------
+
+
+def captured(sandbox, prefix: str) -> list[dict]:
+    s3 = sandbox.client("s3")
+    records = []
+    for item in s3.list_objects_v2(Bucket=sandbox.bucket, Prefix=prefix).get("Contents", []):
+        content = s3.get_object(Bucket=sandbox.bucket, Key=item["Key"])["Body"].read()
+        records += [json.loads(line) | {"key": item["Key"]} for line in content.splitlines()]
+    return records
+
+
+def test_requests_are_captured_in_sagemakers_form(sandbox):
+    deploy(sandbox, "captured", "one")
+    sandbox.invoke("captured", "1,2\n", InferenceId="order-42")
+    sandbox.invoke("captured", '{"a": 1}', "application/json")
+    sandbox.invoke("captured", b"\x00\x01", "application/x-npy")
+    for body in ("refuse", "raise"):
+        error_of(lambda body=body: sandbox.invoke("captured", body))
+    prefix = "captured/datacapture/captured/AllTraffic/"
+    until(lambda: len(captured(sandbox, prefix)) == 3, what="the capture")
+    by_type = {
+        r["captureData"]["endpointInput"]["observedContentType"]: r
+        for r in captured(sandbox, prefix)
+    }
+    csv = by_type["text/csv"]
+    assert csv["captureData"]["endpointInput"] == {
+        "observedContentType": "text/csv", "mode": "INPUT", "data": "1,2\n", "encoding": "CSV",
+    }  # fmt: skip
+    assert csv["captureData"]["endpointOutput"] == {
+        "observedContentType": "text/csv; charset=utf-8", "mode": "OUTPUT", "data": "one",
+        "encoding": "CSV",
+    }  # fmt: skip
+    assert csv["eventMetadata"]["inferenceId"] == "order-42"
+    assert csv["eventVersion"] == "0"
+    assert by_type["application/json"]["captureData"]["endpointInput"]["encoding"] == "JSON"
+    assert by_type["application/x-npy"]["captureData"]["endpointInput"]["data"] == "AAE="
+    import re
+
+    pattern = prefix + r"\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"
+    assert all(re.fullmatch(pattern, record["key"]) for record in by_type.values())
+
+
+# -- faults ---------------------------------------------------------------------------
+
+
+def test_a_crashed_process_is_started_again(sandbox):
+    deploy(sandbox, "crash", "one")
+    status, code, _ = error_of(lambda: sandbox.invoke("crash", "die"))
+    assert (status, code) == (503, "ServiceUnavailable")
+    assert answer_of(sandbox.invoke("crash", "1")) == "one"
+
+
+def test_a_crash_loop_becomes_failed_and_a_new_request_repairs_it(sandbox):
+    deploy(sandbox, "loop", "one")
+    for _ in range(6):
+        with contextlib.suppress(ClientError):
+            sandbox.invoke("loop", "die")
+    sagemaker = sandbox.client("sagemaker")
+    until(lambda: sagemaker.describe_endpoint(EndpointName="loop")["EndpointStatus"] == "Failed")
+    stack = "mlops-pipeline-loop-byompipelinerealtimebuiltin-codepipeline"
+    state, answer = sandbox.wait(stack)
+    assert state == "Failed"
+    assert "died" in json.dumps(answer)
+    assert deploy(sandbox, "loop", "one")[0] == "Succeeded"
+    assert answer_of(sandbox.invoke("loop", "1")) == "one"
+
+
+def processes_of(folder) -> list[int]:
+    """Every process of a sandbox: the server, and its endpoints by the socket folder's jobs."""
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True
+    ).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    servers = {
+        int(pid) for pid, _, args in rows if "sandbox.server" in args and str(folder) in args
+    }
+    children = {int(pid) for pid, ppid, _ in rows if int(ppid) in servers}
+    return sorted(servers | children)
+
+
+def test_everything_is_back_after_kill_9(own_sandbox):
+    sandbox = own_sandbox
+    deploy(sandbox, "survivor", "one")
+    stack = sandbox.client("cloudformation").describe_stacks()["Stacks"][0]
+    sandbox.invoke("survivor", "before the kill")
+    children = [pid for pid in processes_of(sandbox.folder) if pid != sandbox.pid]
+    os.kill(sandbox.pid, signal.SIGKILL)
+    until(lambda: not any(_alive(pid) for pid in children), what="the end of the endpoints")
+    shown = sandbox.project.script("status")
+    assert shown.returncode == 1
+    assert "make sandbox" in shown.stderr
+    port_before = sandbox.url
+    sandbox.start()
+    assert sandbox.url == port_before
+    assert answer_of(sandbox.invoke("survivor", "1")) == "one"
+    again = sandbox.client("cloudformation").describe_stacks()["Stacks"][0]
+    assert again["StackId"] == stack["StackId"]
+    prefix = "survivor/datacapture/"
+    until(lambda: len(captured(sandbox, prefix)) >= 1, what="the captured record")
+    inputs = [r["captureData"]["endpointInput"]["data"] for r in captured(sandbox, prefix)]
+    assert "before the kill" in inputs
+    assert sandbox.client("s3").head_object(Bucket=sandbox.bucket, Key="survivor.tar.gz")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().split(")")[1].split()[0] != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.5, 0.8, 1.2])
+def test_an_operation_interrupted_by_kill_9_is_finished_after_the_restart(own_sandbox, delay):
+    sandbox = own_sandbox
+    deploy(sandbox, "cut", "one")
+    sandbox.upload(echo_archive("two"), "cut.tar.gz")
+    pipeline_id = sandbox.provision(sandbox.payload("cut", model_artifact_location="cut.tar.gz"))
+    time.sleep(delay)
+    os.kill(sandbox.pid, signal.SIGKILL)
+    sandbox.start()
+    state, answer = sandbox.wait(pipeline_id)
+    assert state == "Succeeded", answer
+    assert answer_of(sandbox.invoke("cut", "1")) == "two"
+    assert len(list((sandbox.folder / "models").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_when_processes_are_killed_under_load(own_sandbox):
+    """Endpoint and sandbox are killed while clients ask; every answered request is captured."""
+    sandbox = own_sandbox
+    deploy(sandbox, "load", "one")
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        runtime = sandbox.client("sagemaker-runtime")
+        count = 0
+        while not stop.is_set():
+            body = f"{number}-{count}"
+            count += 1
+            try:
+                response = runtime.invoke_endpoint(
+                    EndpointName="load", Body=body, ContentType="text/csv"
+                )
+                assert answer_of(response) == "one"
+                answered.append(body)
+            except AssertionError:
+                raise
+            except Exception:
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        time.sleep(1.0)
+        child = next(pid for pid in processes_of(sandbox.folder) if pid != sandbox.pid)
+        os.kill(child, signal.SIGKILL)
+        time.sleep(2.0)
+        os.kill(sandbox.pid, signal.SIGKILL)
+        sandbox.start()
+    time.sleep(1.0)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(answered) > 100
+
+    def inputs() -> set[str]:
+        records = captured(sandbox, "load/datacapture/")
+        return {record["captureData"]["endpointInput"]["data"] for record in records}
+
+    until(lambda: set(answered) <= inputs(), what="the capture of every answered request")
+
+
+def test_a_second_start_and_a_taken_port_are_no_puzzle(own_sandbox, tmp_path):
+    again = own_sandbox.project.script("sandbox", "up", "--json")
+    assert json.loads(again.stdout)["pid"] == own_sandbox.pid
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        other = {"SANDBOX_DIR": str(tmp_path / "other"), "SANDBOX_PORT": port}
+        refused = own_sandbox.project.script("sandbox", "up", **other)
+    assert refused.returncode == 1
+    assert f"port {port} is taken" in refused.stderr
+    assert "SANDBOX_PORT=" in refused.stderr
+
+
+def test_a_stale_status_file_does_not_stop_a_start(own_sandbox):
+    own_sandbox.project.script("sandbox", "down")
+    status = json.loads((own_sandbox.folder / "status.json").read_text())
+    assert status["state"] == "stopped"
+    stale = status | {"state": "running", "pid": os.getpid()}  # a living process, but no sandbox
+    (own_sandbox.folder / "status.json").write_text(json.dumps(stale))
+    own_sandbox.start()
+    assert own_sandbox.pid != os.getpid()
+
+
+def test_stopping_leaves_no_process_and_says_so(own_sandbox):
+    deploy(own_sandbox, "ending", "one")
+    assert len(processes_of(own_sandbox.folder)) == 2
+    assert own_sandbox.project.script("sandbox", "down").returncode == 0
+    assert processes_of(own_sandbox.folder) == []
+    assert json.loads((own_sandbox.folder / "status.json").read_text())["state"] == "stopped"
+
+
+SERVER = """
+import os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(b"")
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(b"custom " + body)
+    def answer(self, content):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+    def log_message(self, *arguments):
+        pass
+assert os.path.exists("weights.txt")
+HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+"""
+
+
+def test_a_custom_image_is_stood_for_by_a_command(project, tmp_path):
+    from conftest import Sandbox
+
+    checkout = tmp_path / "checkout"
+    import shutil
+
+    shutil.copytree(project.folder, checkout, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
+    own = type(project)(checkout, project.environment)
+    own.set_params({"sandbox": {"commands": {"registry/custom:1": "python server.py"}}})
+    sandbox = Sandbox(own, tmp_path / "sandbox")
+    try:
+        sandbox.upload(pack({"server.py": SERVER.encode(), "weights.txt": b"1"}), "custom.tar.gz")
+        payload = sandbox.payload(
+            "custom", pipeline_type="byom_realtime_custom", custom_image_uri="registry/custom:1",
+            model_artifact_location="custom.tar.gz",
+        )  # fmt: skip
+        state, answer = sandbox.wait(sandbox.provision(payload))
+        assert state == "Succeeded", answer
+        assert answer_of(sandbox.invoke("custom", "hello")) == "custom hello"
+        until(lambda: len(captured(sandbox, "custom/datacapture/")) == 1, what="the capture")
+        payload["custom_image_uri"] = "registry/custom:2"
+        state, answer = sandbox.wait(sandbox.provision(payload))
+        assert state == "Failed"
+        assert "sandbox.commands in params.yaml" in json.dumps(answer)
+        assert answer_of(sandbox.invoke("custom", "still")) == "custom still"
+    finally:
+        sandbox.project.script("sandbox", "down")
