@@ -111,6 +111,8 @@ def finish_orphans(spool: Path) -> None:
     """Hand over what killed processes left open; a last line may be cut short."""
     for path in spool.glob(f"*{OPEN}"):
         with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                continue  # its writer may be about to lock it
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

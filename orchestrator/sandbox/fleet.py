@@ -19,7 +19,7 @@ from collections import deque
 from pathlib import Path
 
 from orchestrator.sandbox.errors import ResourceFailed
-from orchestrator.sandbox.state import State, now
+from orchestrator.sandbox.state import State, now, write_json
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ class Instance:
         self.socket = job["socket"]
         self.variant = job["variant"]
         self.requests = 0  # in flight; counted by the data plane
-        self.session = None  # the data plane's connections to this process
         self._log_path = log_path
         job_path = Path(self.socket).with_suffix(".json")
         job_path.write_text(json.dumps(job))
@@ -126,7 +125,7 @@ class Fleet:
         if capture:
             spool.mkdir(parents=True, exist_ok=True)
             where = {"destination": capture["DestinationS3Uri"], "variant": variant["VariantName"]}
-            (spool / "destination.json").write_text(json.dumps(where))
+            write_json(spool / "destination.json", where)
         job = {
             "config": config_name,
             "variant": variant["VariantName"],

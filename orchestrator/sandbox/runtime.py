@@ -60,6 +60,7 @@ class Runtime:
         self._fleet = fleet
         self._region = region
         self._logs = f"{folder}/logs"
+        self._sessions: dict[Instance, aiohttp.ClientSession] = {}
 
     async def answer(self, path: str, headers: dict[str, str], body: bytes) -> Invoked:
         """Answer one verified request."""
@@ -72,6 +73,11 @@ class Runtime:
             return _failed(error, self._model_error_body(error))
         except AwsError as error:
             return _failed(error, {"Message": error.message, "message": error.message})
+
+    async def close_sessions(self) -> None:
+        """Close the connections to processes that have ended."""
+        for instance in [instance for instance in self._sessions if not instance.alive]:
+            await self._sessions.pop(instance).close()
 
     async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Invoked:
         _check(headers, body)
@@ -115,15 +121,16 @@ class Runtime:
             await asyncio.sleep(0.02)
 
     async def _ask(self, endpoint: str, instance: Instance, headers: dict, body: bytes):
-        if instance.session is None:
-            instance.session = aiohttp.ClientSession(
+        session = self._sessions.get(instance)
+        if session is None:
+            session = self._sessions[instance] = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(instance.socket, limit=0),
                 timeout=aiohttp.ClientTimeout(total=INVOKE_SECONDS),
                 skip_auto_headers=("Accept", "User-Agent", "Content-Type"),
                 auto_decompress=False,
             )
         try:
-            async with instance.session.post(
+            async with session.post(
                 "http://endpoint/invocations", headers=headers, data=body
             ) as answer:
                 return answer.status, answer.headers, await answer.read()

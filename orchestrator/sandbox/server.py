@@ -32,7 +32,7 @@ from orchestrator.sandbox.fleet import Fleet
 from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model, split_s3_url
 from orchestrator.sandbox.runtime import MAX_BODY, Runtime
 from orchestrator.sandbox.stacks import ACCOUNT, Stacks
-from orchestrator.sandbox.state import State, now
+from orchestrator.sandbox.state import State, now, write_json
 from orchestrator.sandbox.wire import CloudFormation, SageMaker
 
 log = logging.getLogger("sandbox")
@@ -137,12 +137,17 @@ class Sandbox:
         await _send(send, gate.Refusal(answer["statusCode"], content_type, answer["body"].encode()))
 
     async def sweep(self) -> None:
-        """Move finished capture files to S3, for as long as the sandbox runs."""
+        """Tidy up, again and again, for as long as the sandbox runs."""
         while True:
-            await self.sweep_once()
+            try:
+                await self.sweep_once()
+            except Exception:
+                log.exception("tidying up failed; it is tried again")
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep_once(self) -> None:
+        """Move finished capture files to S3, close connections to ended processes."""
+        await self._runtime.close_sessions()
         for spool in self._fleet.spools():
             finish_orphans(spool)
             for path in sorted(spool.glob("*.jsonl")):
@@ -192,24 +197,10 @@ def load_credentials(folder: Path) -> tuple[str, str]:
     """Access key and secret, made at the first start and kept, readable by the owner only."""
     path = folder / "credentials.json"
     if not path.exists():
-        pair = {
-            "access_key": f"SANDBOX{secrets.token_hex(6).upper()}",
-            "secret": secrets.token_urlsafe(30),
-        }
-        temporary = path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(pair, file)
-        os.replace(temporary, path)
+        key = f"SANDBOX{secrets.token_hex(6).upper()}"
+        write_json(path, {"access_key": key, "secret": secrets.token_urlsafe(30)}, mode=0o600)
     pair = json.loads(path.read_text())
     return pair["access_key"], pair["secret"]
-
-
-def write_status(folder: Path, **status: object) -> None:
-    """The state folder says what is so: `status.json`, replaced in one step."""
-    temporary = folder / "status.new"
-    temporary.write_text(json.dumps(status, indent=2) + "\n")
-    os.replace(temporary, folder / "status.json")
 
 
 async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
@@ -230,7 +221,8 @@ async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
     sandbox = await asyncio.to_thread(Sandbox, folder, credentials, commands)
     serving = await web.start(sandbox, drain_seconds=65, sockets=[listener])
     sandbox.start()
-    write_status(folder, state="running", url=url, pid=os.getpid(), since=now())
+    status = folder / "status.json"
+    write_json(status, {"state": "running", "url": url, "pid": os.getpid(), "since": now()})
     sweeping = asyncio.create_task(sandbox.sweep())
     try:
         await serving
@@ -240,7 +232,7 @@ async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
             await sweeping
         await asyncio.to_thread(sandbox.close)
         await sandbox.sweep_once()
-        write_status(folder, state="stopped", url=url, since=now())
+        write_json(status, {"state": "stopped", "url": url, "since": now()})
 
 
 def main() -> None:
@@ -248,6 +240,7 @@ def main() -> None:
     folder, port = Path(sys.argv[1]).resolve(), int(sys.argv[2])
     commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = open(folder / "lock", "w")  # held until the process ends, however it ends
     try:

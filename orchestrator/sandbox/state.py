@@ -6,6 +6,7 @@ here.
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,16 @@ CREATE TABLE IF NOT EXISTS endpoints (
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def write_json(path: Path, value: dict, mode: int = 0o644) -> None:
+    """Replace a JSON file in one step: a reader, or a crash, never sees half of it."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+    os.replace(temporary, path)
 
 
 class State:
