@@ -1,7 +1,7 @@
 """Who may come in: AWS Signature Version 4, checked as AWS checks it.
 
-nanio verifies the signature; here are the parts it leaves out: that the body is the one
-that was signed, and the words in which each service refuses.
+nanio verifies the signature; here is the hash of the body that goes into it, and the words
+in which each service refuses.
 """
 
 import hashlib
@@ -27,12 +27,6 @@ MISMATCH = (
 )
 UNKNOWN_KEY = "The security token included in the request is invalid."
 MALFORMED = "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature'."
-
-
-class BodyNotSigned(S3Error):
-    code = "XAmzContentSHA256Mismatch"
-    http_status = 400
-    message = "The provided 'x-amz-content-sha256' header does not match what was computed."
 
 
 @dataclass(frozen=True)
@@ -80,25 +74,3 @@ def refusal(service: str | None, error: AwsError) -> Refusal:
     if service == "sagemaker":
         body = {"__type": error.code} | body
     return Refusal(error.status, "application/json", json.dumps(body).encode())
-
-
-def checking_body(receive, headers: dict[str, str]):
-    """Wrap ASGI's `receive` so that an S3 upload whose body is not the signed one is refused.
-
-    The exception reaches nanio while the upload is still in its temporary file, so nothing
-    of it stays.
-    """
-    expected = headers.get("x-amz-content-sha256", "")
-    if len(expected) != 64:  # UNSIGNED-PAYLOAD or STREAMING-…, which nanio handles
-        return receive
-    digest = hashlib.sha256()
-
-    async def checked() -> dict:
-        message = await receive()
-        if message["type"] == "http.request":
-            digest.update(message.get("body", b""))
-            if not message.get("more_body") and digest.hexdigest() != expected:
-                raise BodyNotSigned()
-        return message
-
-    return checked

@@ -12,15 +12,11 @@ from nanio.errors import S3Error
 from nanio.storage.filesystem import FilesystemStorage
 from nanio.storage.paths import object_path
 
+from orchestrator.sandbox import s3
 from orchestrator.sandbox.archive import BadArchive, unpack
 from orchestrator.sandbox.errors import ResourceFailed
 from orchestrator.sandbox.fleet import Fleet
 from orchestrator.sandbox.state import State, now
-
-
-def split_s3_url(url: str) -> tuple[str, str]:
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 class Model:
@@ -29,13 +25,13 @@ class Model:
     type = "AWS::SageMaker::Model"
     name_property = "ModelName"
 
-    def __init__(self, folder: Path, s3: FilesystemStorage) -> None:
+    def __init__(self, folder: Path, storage: FilesystemStorage) -> None:
         self._folder = folder
-        self._s3 = s3
+        self._s3 = storage
 
     def create(self, name: str, properties: dict) -> None:
         url = properties["PrimaryContainer"]["ModelDataUrl"]
-        bucket, key = split_s3_url(url)
+        bucket, key = s3.split_url(url)
         try:
             self._s3.head_object(bucket, key)
         except S3Error:
@@ -57,9 +53,9 @@ class EndpointConfig:
     type = "AWS::SageMaker::EndpointConfig"
     name_property = "EndpointConfigName"
 
-    def __init__(self, state: State, s3: FilesystemStorage) -> None:
+    def __init__(self, state: State, storage: FilesystemStorage) -> None:
         self._state = state
-        self._s3 = s3
+        self._s3 = storage
 
     def create(self, name: str, properties: dict) -> None:
         model = properties["ProductionVariants"][0]["ModelName"]
@@ -67,7 +63,7 @@ class EndpointConfig:
             raise ResourceFailed(f'Could not find model "{model}".')
         capture = properties.get("DataCaptureConfig")
         if capture:
-            bucket, _ = split_s3_url(capture["DestinationS3Uri"])
+            bucket, _ = s3.split_url(capture["DestinationS3Uri"])
             try:
                 self._s3.head_bucket(bucket)
             except S3Error:

@@ -25,11 +25,11 @@ from nanio.config import Settings
 from nanio.errors import S3Error
 
 from orchestrator.handler import handler
-from orchestrator.sandbox import gate, web
+from orchestrator.sandbox import gate, s3, web
 from orchestrator.sandbox.capture import finish_orphans, object_key
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.fleet import Fleet
-from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model, split_s3_url
+from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model
 from orchestrator.sandbox.runtime import MAX_BODY, Runtime
 from orchestrator.sandbox.stacks import ACCOUNT, Stacks
 from orchestrator.sandbox.state import State, now, write_json
@@ -51,11 +51,11 @@ class Sandbox:
 
     def __init__(self, folder: Path, credentials: StaticCredentialResolver, commands: dict) -> None:
         self._credentials = credentials
-        self._s3_app = build_app(
-            Settings(data_dir=folder / "s3", region=REGION, credentials=credentials)
-        )
+        buckets = folder / "s3"
+        s3.mend(buckets)
+        self._s3_app = build_app(Settings(data_dir=buckets, region=REGION, credentials=credentials))
         self._s3 = self._s3_app.state.storage
-        if not (folder / "s3" / ASSETS_BUCKET).exists():
+        if not (buckets / ASSETS_BUCKET).exists():
             self._s3.create_bucket(ASSETS_BUCKET)
         self._state = State(folder / "state.db")
         self._fleet = Fleet(self._state, folder, commands)
@@ -88,7 +88,7 @@ class Sandbox:
         if service is None and path.startswith((STAGE + "/", "/endpoints/")):
             await _send(send, gate.refusal("execute-api", NO_TOKEN))
         elif service in (None, "s3"):  # presigned URLs carry no header; nanio refuses the rest
-            await self._s3_app(scope, gate.checking_body(receive, headers), send)
+            await self._s3_app(scope, s3.checking_body(receive, headers), send)
         else:
             body = await _read(receive)
             query = scope["query_string"].decode("latin-1")
@@ -158,7 +158,7 @@ class Sandbox:
 
     async def _publish(self, path: Path) -> None:
         where = json.loads((path.parent / "destination.json").read_text())
-        bucket, prefix = split_s3_url(where["destination"])
+        bucket, prefix = s3.split_url(where["destination"])
         endpoint = path.parent.parent.name
         key = object_key(path.name, prefix, endpoint, where["variant"])
         content = await asyncio.to_thread(path.read_bytes)

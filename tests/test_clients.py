@@ -1,0 +1,200 @@
+"""The clients, run as a user runs them: output, exit codes, errors."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+PAYLOAD = "payloads/pulsar-realtime.json"
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+# Modules and tools without a command line of their own.
+NO_COMMAND = {"common", "inference", "model", "report", "setup", "target"}
+
+
+@pytest.fixture(scope="module")
+def deployed(project, sandbox):
+    """The project's own pipeline in service, made with the clients."""
+    for command in (["upload"], ["provision", PAYLOAD], ["status", "--wait", PAYLOAD]):
+        result = project.script(*command)
+        assert result.returncode == 0, result.stderr
+    return project
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in NO_COMMAND])
+def test_every_script_runs_alone_with_help(project, name):
+    result = project.script(name, "--help")
+    assert result.returncode == 0
+    assert f"python scripts/{name}.py" in result.stdout
+
+
+def test_status_shows_stages_and_exits_with_0_in_service(deployed):
+    result = deployed.script("status")
+    assert result.returncode == 0
+    assert re.search(r"Source +Succeeded", result.stdout)
+    assert re.search(r"DeployCloudFormation +Succeeded", result.stdout)
+    assert json.loads(deployed.script("status", "--json").stdout)["stageStates"]
+
+
+def test_status_of_a_failed_pipeline_says_why_and_exits_with_1(deployed, sandbox):
+    sandbox.upload(b"no archive", "broken.tar.gz")
+    payload = sandbox.payload("broken", model_artifact_location="broken.tar.gz")
+    (deployed.folder / "broken.json").write_text(json.dumps(payload))
+    assert deployed.script("provision", "broken.json").returncode == 0
+    result = deployed.script("status", "--wait", "broken.json")
+    assert result.returncode == 1
+    assert "why: Model: The model data at s3://" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("stages", "code"),
+    [
+        (["Succeeded", "Succeeded"], 0),
+        (["Succeeded", "Failed"], 1),
+        (["Succeeded", "InProgress"], 2),
+        (["Succeeded", None], 2),
+        ([], 2),
+    ],
+)
+def test_the_originals_states_give_the_exit_codes(stages, code):
+    from status import verdict
+
+    state = {
+        "stageStates": [
+            {"stageName": str(i), "actionStates": []} | ({"latestExecution": {"status": s}} if s else {})
+            for i, s in enumerate(stages)
+        ]
+    }
+    assert verdict(state) == code
+
+
+def test_predict_tells_a_pulsar_from_noise_and_names_the_data(deployed):
+    result = deployed.script("predict")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("endpoint pulsar, trained on ")
+    assert re.match(r" +1  PULSAR +\d\.\d+  pulsar", lines[2])
+    assert re.match(r" +2  noise +\d\.\d+  noise", lines[3])
+
+
+def test_predict_takes_values_a_file_or_standard_input(deployed, examples):
+    values = deployed.script("predict", "--json", *examples[0].split(","))
+    assert values.returncode == 0, values.stderr
+    expected = json.loads(values.stdout)["predictions"]
+    (deployed.folder / "night.csv").write_text(examples[0] + "\n")
+    from_file = deployed.script("predict", "--json", "--input", "night.csv")
+    assert json.loads(from_file.stdout)["predictions"] == expected
+    piped = subprocess.run(
+        ["python", "scripts/predict.py", "--json", "--input", "-"], cwd=deployed.folder,
+        env=deployed.environment, input=examples[0], capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(piped.stdout)["predictions"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "1", "2"], "2 values, not 8"),
+        (["predict", "--input", "nowhere.csv"], "nowhere.csv: No such file"),
+        (["predict", "--endpoint", "nowhere"], "Endpoint nowhere"),
+        (["predict", "1", "2", "3", "4", "5", "6", "7", "x"], "row 1, column 8"),
+        (["provision", "nowhere.json"], "nowhere.json: No such file"),
+        (["provision", "Makefile"], "is not JSON"),
+        (["status", "--id", "nowhere"], "there is no pipeline nowhere"),
+        (["status", "params.yaml"], "is not JSON"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_traceback(deployed, arguments, words):
+    result = deployed.script(*arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_refused_payload_is_told_in_the_orchestrators_words(deployed):
+    (deployed.folder / "bad.json").write_text('{"pipeline_type": "byom_realtime_builtin"}')
+    result = deployed.script("provision", "bad.json")
+    assert result.returncode == 1
+    assert "API body does not have the necessary parameter: model_name" in result.stderr
+
+
+def test_dry_run_prints_request_and_plan_and_sends_nothing(deployed):
+    result = deployed.script("provision", "--dry-run", "--json", PAYLOAD)
+    shown = json.loads(result.stdout)
+    assert shown["body"]["data_capture_location"] == "pulsar-assets/pulsar/datacapture"
+    assert shown["body"]["model_framework_version"] == "1.9-0"
+    types = [item["Type"] for item in shown["plan"]["Resources"].values()]
+    assert types == [f"AWS::SageMaker::{kind}" for kind in ("Model", "EndpointConfig", "Endpoint")]
+
+
+def test_the_curl_command_works_as_printed(deployed, sandbox):
+    shown = deployed.script("provision", "--curl", PAYLOAD)
+    assert sandbox.environment["AWS_SECRET_ACCESS_KEY"] not in shown.stdout
+    result = subprocess.run(
+        shown.stdout, shell=True, capture_output=True, text=True,
+        env=os.environ | sandbox.environment,
+    )  # fmt: skip
+    assert "already provisioned" in result.stdout, result.stderr
+
+
+def test_the_environment_that_env_prints_reaches_the_sandbox(deployed, sandbox):
+    command = 'eval "$(python scripts/sandbox.py env)" && aws s3 ls "s3://$ASSETS_BUCKET/"'
+    result = deployed.run("sh", "-c", command)
+    assert "model.tar.gz" in result.stdout, result.stderr
+    with_variables = deployed.script("status", **sandbox.environment)
+    assert with_variables.returncode == 0
+
+
+def test_settings_of_the_users_own_aws_account_do_not_leak_in(deployed):
+    foreign = {
+        "AWS_PROFILE": "nobody", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_SESSION_TOKEN": "x", "AWS_ACCESS_KEY_ID": "AKIA",
+    }  # fmt: skip
+    for name in ("upload", "status", "predict"):
+        result = deployed.script(name, **foreign)
+        assert result.returncode == 0, (name, result.stderr)
+
+
+def test_nothing_but_this_machine_is_reached_without_the_word_aws(deployed, sandbox):
+    away = sandbox.environment | {"ORCHESTRATOR_URL": "https://x.execute-api.us-east-1.amazonaws.com/prod/"}
+    result = deployed.script("provision", PAYLOAD, **away)
+    assert result.returncode == 1
+    assert "not on this machine" in result.stderr
+
+
+def test_upload_sends_an_unchanged_model_only_once(deployed):
+    again = deployed.script("upload")
+    assert "is this model already" in again.stderr
+    shown = deployed.script("upload", "--dry-run").stdout
+    assert shown.startswith("aws s3 cp models/model.tar.gz s3://pulsar-assets/model.tar.gz --metadata")
+    assert "git-revision=" in shown
+
+
+def test_destroy_lists_what_goes_and_leaves_nothing(project, sandbox, archive):
+    sandbox.upload(archive, "gone.tar.gz")
+    payload = sandbox.payload("gone", model_artifact_location="gone.tar.gz")
+    sandbox.wait(sandbox.provision(payload))
+    (project.folder / "gone.json").write_text(json.dumps(payload))
+    listed = project.script("destroy", "--dry-run", "gone.json").stdout
+    assert "AWS::SageMaker::Endpoint gone" in listed
+    assert "s3://pulsar-assets/mlops_provisioned_pipelines/" in listed
+    assert project.script("status", "gone.json").returncode == 0
+    assert project.script("destroy", "gone.json").returncode == 0
+    assert project.script("status", "gone.json").returncode == 1
+    prefix = "mlops_provisioned_pipelines/mlops-pipeline-gone"
+    left = sandbox.client("s3").list_objects_v2(Bucket=sandbox.bucket, Prefix=prefix)
+    assert left["KeyCount"] == 0
+    assert project.script("destroy", "gone.json").returncode == 0  # again, for nothing
+
+
+def test_without_a_sandbox_the_clients_say_what_to_type(project, tmp_path):
+    for name in ("status", "predict", "provision", "upload"):
+        result = project.script(name, SANDBOX_DIR=str(tmp_path / "none"))
+        assert result.returncode == 1
+        assert "make sandbox" in result.stderr
+    result = project.script("destroy", SANDBOX_DIR=str(tmp_path / "none"))
+    assert result.returncode == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,99 @@
+"""The Makefile, the set-up and the documents say the same."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, clean_environment
+
+from orchestrator import images
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^\.PHONY: ([a-z-]+)$", MAKEFILE, re.M))
+DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+    )
+
+
+def test_make_alone_prints_every_verb_with_a_line():
+    shown = make().stdout
+    for target in TARGETS - {"help"}:
+        assert re.search(rf"^  {target} +\S", shown, re.M), target
+
+
+def test_the_verbs_people_expect_are_there():
+    assert {"setup", "train", "deploy", "status", "predict", "destroy", "test", "lint", "clean"} < TARGETS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_the_documents_exists(document):
+    text = document.read_text()
+    for line in re.findall(r"\bmake ((?:[a-zA-Z_-]+(?:=\S+)? ?)+)", "\n".join(_code(text))):
+        for word in line.split():
+            assert "=" in word or word in TARGETS or word == "-s", f"{document.name}: make {word}"
+    for script in re.findall(r"scripts/(\w+)\.py", text):
+        assert (ROOT / "scripts" / f"{script}.py").exists(), f"{document.name}: {script}"
+    for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text):
+        assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def _code(text: str) -> list[str]:
+    """Code blocks and code spans of a Markdown text."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def test_the_changelog_begins_with_what_is_unreleased_or_a_version():
+    first = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert re.match(r"\[?(Unreleased|\d+\.\d+\.\d+)", first[1])
+
+
+def setup(image: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+    """The set-up's own check of the Python at hand; it stops before it installs anything."""
+    return subprocess.run(
+        [python, "scripts/setup.py", "/nonexistent/venv", "requirements.txt", image],
+        cwd=ROOT, capture_output=True, text=True, env=clean_environment(),
+    )  # fmt: skip
+
+
+def test_an_unknown_image_is_named_with_the_known_ones():
+    result = setup("3.0-0")
+    assert result.returncode == 1
+    assert "'3.0-0'" in result.stderr
+    assert "1.2-1, 1.9-0" in result.stderr
+
+
+def test_a_python_that_does_not_fit_is_told_which_would(monkeypatch, capsys):
+    import setup as setup_script
+
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    with pytest.raises(SystemExit):
+        setup_script.check_python("1.9-0", *images.SKLEARN_IMAGES["1.9-0"].pythons)
+    said = capsys.readouterr().err
+    assert "this is Python 3.14; the image 1.9-0 needs Python 3.11 to 3.13" in said
+    assert re.search(r"make setup PYTHON=python3\.1[123]", said)
+
+
+@pytest.mark.parametrize("image", images.SKLEARN_IMAGES)
+def test_each_image_has_a_lock_with_its_scikit_learn_and_hashes(image):
+    name = "requirements.txt" if image == images.DEFAULT_IMAGE else f"requirements-{image}.txt"
+    text = (ROOT / name).read_text()
+    assert f"\nscikit-learn=={images.SKLEARN_IMAGES[image].scikit_learn} \\" in text
+    pins = re.findall(r"^[\w.-]+==\S+.*?(?=^[\w.-]+==|\Z)", text, re.M | re.S)
+    assert len(pins) > 100
+    assert all("--hash=sha256:" in pin for pin in pins)
+
+
+def test_the_locks_agree_on_what_talks_to_aws():
+    for name in ("boto3", "botocore", "awscli", "nanio", "dvc", "aiobotocore"):
+        versions = {
+            re.search(rf"^{name}==(\S+)", path.read_text(), re.M)[1]
+            for path in ROOT.glob("requirements*.txt")
+            if re.search(rf"^{name}==", path.read_text(), re.M)
+        }
+        assert len(versions) == 1, name
