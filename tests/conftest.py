@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import boto3
@@ -18,12 +19,19 @@ import pytest
 import yaml
 from botocore.config import Config
 
+from orchestrator.images import SKLEARN_IMAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 CHECKOUT = (
     "Makefile", "dvc.yaml", "params.yaml", "payloads", "scripts", "orchestrator", ".dvc/config",
     ".dvcignore", ".gitignore", "requirements.txt",
 )  # fmt: skip
+# The image that this environment can stand for.
+IMAGE = next(
+    tag for tag, image in SKLEARN_IMAGES.items() if image.scikit_learn == version("scikit-learn")
+)
+OTHER_IMAGE = next(tag for tag in SKLEARN_IMAGES if tag != IMAGE)
 # What shrinks a training run to seconds without leaving a step out.
 SMALL = {
     "train": {"threshold_folds": 2},
@@ -111,7 +119,7 @@ def new_project(folder: Path) -> Project:
     data = real_htru2()
     source = str(data) if data else "simulated"
     project = Project(folder, clean_environment())
-    project.set_params(SMALL | {"data": {"source": source}})
+    project.set_params(SMALL | {"": {"image": IMAGE}, "data": {"source": source}})
     return project
 
 
@@ -203,7 +211,7 @@ class Sandbox:
             "pipeline_type": "byom_realtime_builtin",
             "model_name": name,
             "model_framework": "sklearn",
-            "model_framework_version": "1.9-0",
+            "model_framework_version": IMAGE,
             "model_artifact_location": "model.tar.gz",
             "data_capture_location": f"{self.bucket}/{name}/datacapture",
             "inference_instance": "ml.m5.large",

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT
+from conftest import IMAGE, ROOT
 
 PAYLOAD = "payloads/pulsar-realtime.json"
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -63,7 +63,8 @@ def test_the_originals_states_give_the_exit_codes(stages, code):
 
     state = {
         "stageStates": [
-            {"stageName": str(i), "actionStates": []} | ({"latestExecution": {"status": s}} if s else {})
+            {"stageName": str(i), "actionStates": []}
+            | ({"latestExecution": {"status": s}} if s else {})
             for i, s in enumerate(stages)
         ]
     }
@@ -125,7 +126,7 @@ def test_dry_run_prints_request_and_plan_and_sends_nothing(deployed):
     result = deployed.script("provision", "--dry-run", "--json", PAYLOAD)
     shown = json.loads(result.stdout)
     assert shown["body"]["data_capture_location"] == "pulsar-assets/pulsar/datacapture"
-    assert shown["body"]["model_framework_version"] == "1.9-0"
+    assert shown["body"]["model_framework_version"] == IMAGE
     types = [item["Type"] for item in shown["plan"]["Resources"].values()]
     assert types == [f"AWS::SageMaker::{kind}" for kind in ("Model", "EndpointConfig", "Endpoint")]
 
@@ -159,7 +160,9 @@ def test_settings_of_the_users_own_aws_account_do_not_leak_in(deployed):
 
 
 def test_nothing_but_this_machine_is_reached_without_the_word_aws(deployed, sandbox):
-    away = sandbox.environment | {"ORCHESTRATOR_URL": "https://x.execute-api.us-east-1.amazonaws.com/prod/"}
+    away = sandbox.environment | {
+        "ORCHESTRATOR_URL": "https://x.execute-api.us-east-1.amazonaws.com/prod/"
+    }
     result = deployed.script("provision", PAYLOAD, **away)
     assert result.returncode == 1
     assert "not on this machine" in result.stderr
@@ -169,7 +172,9 @@ def test_upload_sends_an_unchanged_model_only_once(deployed):
     again = deployed.script("upload")
     assert "is this model already" in again.stderr
     shown = deployed.script("upload", "--dry-run").stdout
-    assert shown.startswith("aws s3 cp models/model.tar.gz s3://pulsar-assets/model.tar.gz --metadata")
+    assert shown.startswith(
+        "aws s3 cp models/model.tar.gz s3://pulsar-assets/model.tar.gz --metadata"
+    )
     assert "git-revision=" in shown
 
 

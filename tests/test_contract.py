@@ -7,7 +7,7 @@ recorded; where ours is meant to differ, DIFFERENCES says how and the test holds
 import json
 
 import pytest
-from conftest import SHARED
+from conftest import IMAGE, SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,7 +132,7 @@ def test_the_recorded_requests_get_the_recorded_answers(vector, sandbox, archive
 
 def _here(body: str, sandbox) -> str:
     """The recorded body with this sandbox's bucket, and the image that it can run."""
-    return body.replace("testassetsbucket", sandbox.bucket).replace('"1.2-1"', '"1.9-0"')
+    return body.replace("testassetsbucket", sandbox.bucket).replace('"1.2-1"', f'"{IMAGE}"')
 
 
 def recorded(vector: dict) -> tuple[int, str]:

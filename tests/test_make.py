@@ -27,7 +27,17 @@ def test_make_alone_prints_every_verb_with_a_line():
 
 
 def test_the_verbs_people_expect_are_there():
-    assert {"setup", "train", "deploy", "status", "predict", "destroy", "test", "lint", "clean"} < TARGETS
+    assert {
+        "setup",
+        "train",
+        "deploy",
+        "status",
+        "predict",
+        "destroy",
+        "test",
+        "lint",
+        "clean",
+    } < TARGETS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -144,11 +144,11 @@ def test_a_model_for_another_image_is_not_packaged(project, tmp_path):
         project.folder, other, ignore=shutil.ignore_patterns(".dvc", ".git", ".sandbox")
     )
     card = json.loads((other / "models" / "model.json").read_text())
-    card["versions"]["scikit-learn"] = "1.2.1"
+    card["versions"]["scikit-learn"] = "0.23.2"
     (other / "models" / "model.json").write_text(json.dumps(card))
     result = type(project)(other, project.environment).script("package")
     assert result.returncode == 1
-    assert "trained with scikit-learn 1.2.1" in result.stderr
+    assert "trained with scikit-learn 0.23.2" in result.stderr
     assert "make setup" in result.stderr
 
 
