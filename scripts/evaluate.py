@@ -130,7 +130,7 @@ def write_plots(classes, probability, threshold: float, importance: pd.DataFrame
     """The data behind DVC's plots."""
     fpr, recall, _ = roc_curve(classes, probability)
     precision, pr_recall, thresholds = precision_recall_curve(classes, probability)
-    observed, predicted = calibration_curve(classes, probability, n_bins=10, strategy="quantile")
+    observed, predicted = calibration_curve(classes, probability, n_bins=10)
     labels = np.array(["noise", "pulsar"])
     tables = {
         "roc": {"fpr": fpr, "recall": recall},

@@ -34,7 +34,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots img { width: 19rem }
 .simulated { background: #fff3cd; border: 1px solid #e0b400; padding: .6rem 1rem; font-weight: bold }
@@ -78,9 +78,9 @@ from a probability of {threshold:.4f}.</p>
 <h2>Scores</h2>
 <div class="wide">{_scores(metrics, lyon)}</div>
 <p>The threshold is always chosen inside the training data. Cross-validation: mean ± standard
-deviation over folds. Contiguous blocks of the unshuffled file keep most candidates of a pointing
-together, so that figure is the more honest one for a new part of the sky. Brackets: 95 % bootstrap
-interval. Lyon et al. 2016, MNRAS 459, 1104, give no threshold-free figures.</p>
+deviation over folds. Contiguous blocks: neighbouring rows of the unshuffled file are alike, so this
+is the harsher figure, nearer to that for a new part of the sky. Brackets: 95 % bootstrap interval.
+Lyon et al. 2016, MNRAS 459, 1104, give no threshold-free figures.</p>
 <h2>Plots</h2><div class="plots">{plots}</div>
 <h2>What it gets wrong</h2>
 <h3>Pulsars it misses</h3><div class="wide">{_wrong(features, classes, probability, threshold, 1)}</div>
@@ -180,7 +180,7 @@ def _confusion(classes, called) -> str:
 
 
 def _calibration(classes, probability) -> str:
-    observed, predicted = calibration_curve(classes, probability, n_bins=10, strategy="quantile")
+    observed, predicted = calibration_curve(classes, probability, n_bins=10)
     figure, axes = _axes("predicted probability", "share of pulsars")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     axes.plot(predicted, observed, "o-")
