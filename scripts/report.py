@@ -80,13 +80,17 @@ from a probability of {threshold:.4f}.</p>
 <p>The threshold is always chosen inside the training data. Cross-validation: mean ± standard
 deviation over folds. Contiguous blocks: neighbouring rows of the unshuffled file are alike, so this
 is the harsher figure, nearer to that for a new part of the sky. Brackets: 95 % bootstrap interval.
-Lyon et al. 2016, MNRAS 459, 1104, give no threshold-free figures.</p>
+{_note(lyon)}</p>
 <h2>Plots</h2><div class="plots">{plots}</div>
 <h2>What it gets wrong</h2>
 <h3>Pulsars it misses</h3><div class="wide">{_wrong(features, classes, probability, threshold, 1)}</div>
 <h3>Noise it calls a pulsar</h3><div class="wide">{_wrong(features, classes, probability, threshold, 0)}</div>
 </body></html>
 """
+
+
+def _note(lyon: dict) -> str:
+    return "Lyon et al. 2016, MNRAS 459, 1104, give no threshold-free figures." if lyon else ""
 
 
 def _scores(metrics: dict, lyon: dict) -> str:

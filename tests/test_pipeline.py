@@ -70,7 +70,9 @@ def test_simulated_data_never_passes_for_real(tmp_path):
     steps = [project.script(name) for name in ("fetch", "prepare", "train", "evaluate", "package")]
     assert [step.returncode for step in steps] == [0] * 5, steps[-1].stderr
     assert all("SIMULATED" in steps[i].stderr for i in (0, 2, 3, 4))
-    assert "Simulated data" in (project.folder / "evaluation" / "report.html").read_text()
+    page = (project.folder / "evaluation" / "report.html").read_text()
+    assert "Simulated data" in page
+    assert "Lyon et al." not in page + steps[3].stderr
     assert project.read("evaluation/metrics.json")["data"]["simulated"] is True
 
 
