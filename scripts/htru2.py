@@ -45,7 +45,7 @@ def parse(text: str, name: str) -> np.ndarray:
     """
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     lines = [line for line in lines if not line.lstrip().startswith(("@", "%"))]
-    if lines and not _is_number(lines[0].split(",")[0]):
+    if lines and not is_number(lines[0].split(",")[0]):
         lines = lines[1:]  # a header
     if not lines:
         raise BadData(f"{name}: no candidates in it")
@@ -57,7 +57,7 @@ def parse(text: str, name: str) -> np.ndarray:
         try:
             rows.append([float(cell) for cell in cells])
         except ValueError:
-            column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+            column = next(i for i, cell in enumerate(cells) if not is_number(cell))
             raise BadData(
                 f"{name}: row {number}, column {column + 1} ({([*FEATURES, LABEL])[column]}) "
                 f"is no number: {cells[column]!r}"
@@ -65,7 +65,7 @@ def parse(text: str, name: str) -> np.ndarray:
     return np.array(rows)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:

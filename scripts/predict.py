@@ -15,7 +15,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common import BadData, TargetError, print_json, run
-from htru2 import FEATURES
+from htru2 import FEATURES, is_number
 from prepare import PREPARED
 from target import REALTIME, Target, load_payload, resolve
 
@@ -28,7 +28,7 @@ def rows_of(text: str, name: str) -> tuple[list[str], list[str | None]]:
     rows, known = [], []
     for number, line in enumerate((line for line in text.splitlines() if line.strip()), start=1):
         cells = [cell.strip() for cell in line.split(",")]
-        if number == 1 and not _is_number(cells[0]):
+        if number == 1 and not is_number(cells[0]):
             continue  # a header
         if len(cells) not in (8, 9):
             raise BadData(
@@ -39,14 +39,6 @@ def rows_of(text: str, name: str) -> tuple[list[str], list[str | None]]:
     if not rows:
         raise BadData(f"{name}: no candidates in it")
     return rows, known
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def read_input(arguments: argparse.Namespace) -> tuple[str, str]:

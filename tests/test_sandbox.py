@@ -260,10 +260,11 @@ def test_a_bad_row_is_a_model_error_with_the_models_own_words(sandbox, endpoint)
     [
         ({"EndpointName": "nowhere"}, 400, "Endpoint nowhere of account 000000000000 not found."),
         ({"Body": b"x" * (6 * 1024 * 1024 + 1)}, 413, "are allowed"),
+        ({"Body": b"x" * (9 * 1024 * 1024)}, 413, "are allowed"),
         ({"CustomAttributes": "x" * 1025}, 400, "CustomAttributes"),
         ({"TargetVariant": "Blue"}, 400, "Variant Blue"),
     ],
-    ids=["missing", "too-large", "attributes", "variant"],
+    ids=["missing", "one-byte-too-large", "far-too-large", "attributes", "variant"],
 )
 def test_limits_and_names_get_sagemakers_errors(sandbox, endpoint, arguments, status, words):
     runtime = sandbox.client("sagemaker-runtime")

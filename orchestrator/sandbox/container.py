@@ -14,7 +14,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 from werkzeug.wrappers import Response
 
 from orchestrator.images import SKLEARN_IMAGES, sklearn_version_of
+from orchestrator.sandbox.web import Answer
 
 MODEL_ROOT = "/opt/ml/model"
 JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
@@ -29,14 +29,6 @@ JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
 
 class ContainerFailed(Exception):
     """The container cannot start; the text is the endpoint's FailureReason."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    content_type: str
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 def page(status: int, name: str, text: str) -> Answer:

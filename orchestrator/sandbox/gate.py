@@ -6,7 +6,6 @@ in which each service refuses.
 
 import hashlib
 import json
-from dataclasses import dataclass
 
 from nanio import errors as s3_errors
 from nanio.auth.credentials import StaticCredentialResolver
@@ -14,6 +13,7 @@ from nanio.auth.sigv4 import parse_authorization_header, verify_header_auth
 from nanio.errors import S3Error
 
 from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.web import Answer
 from orchestrator.sandbox.wire import query_error
 
 STALE = (
@@ -27,13 +27,6 @@ MISMATCH = (
 )
 UNKNOWN_KEY = "The security token included in the request is invalid."
 MALFORMED = "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature'."
-
-
-@dataclass(frozen=True)
-class Refusal:
-    status: int
-    content_type: str
-    body: bytes
 
 
 def service_of(headers: dict[str, str]) -> str | None:
@@ -66,11 +59,11 @@ def check(
         raise AwsError("IncompleteSignature", MALFORMED, 403) from None
 
 
-def refusal(service: str | None, error: AwsError) -> Refusal:
+def refusal(service: str | None, error: AwsError) -> Answer:
     """The refusal in the service's own format; API Gateway's is a plain `message`."""
-    if service in ("cloudformation", "sts"):
-        return Refusal(error.status, "text/xml", query_error(error))
+    if service == "cloudformation":
+        return Answer(error.status, "text/xml", query_error(error))
     body = {"message": error.message}
     if service == "sagemaker":
         body = {"__type": error.code} | body
-    return Refusal(error.status, "application/json", json.dumps(body).encode())
+    return Answer(error.status, "application/json", json.dumps(body).encode())

@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import aiohttp
@@ -17,6 +16,7 @@ from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.fleet import Fleet, Instance
 from orchestrator.sandbox.stacks import ACCOUNT
 from orchestrator.sandbox.state import State
+from orchestrator.sandbox.web import Answer
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations")
 MAX_BODY = 6 * 1024 * 1024  # requests and answers alike
@@ -46,14 +46,6 @@ class ModelError(AwsError):
         self.original_status, self.original, self.endpoint = original_status, original, endpoint
 
 
-@dataclass(frozen=True)
-class Invoked:
-    status: int
-    content_type: str
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 class Runtime:
     def __init__(self, state: State, fleet: Fleet, region: str, folder: str) -> None:
         self._state = state
@@ -62,7 +54,7 @@ class Runtime:
         self._logs = f"{folder}/logs"
         self._sessions: dict[Instance, aiohttp.ClientSession] = {}
 
-    async def answer(self, path: str, headers: dict[str, str], body: bytes) -> Invoked:
+    async def answer(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Answer one verified request."""
         try:
             match = PATH.fullmatch(path)
@@ -79,8 +71,8 @@ class Runtime:
         for instance in [instance for instance in self._sessions if not instance.alive]:
             await self._sessions.pop(instance).close()
 
-    async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Invoked:
-        _check(headers, body)
+    async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Answer:
+        _check(headers)
         instance = await self._ready_instance(endpoint)
         variant = headers.get("x-amzn-sagemaker-target-variant")
         if variant not in (None, instance.variant):
@@ -101,7 +93,7 @@ class Runtime:
         sent = {"x-Amzn-Invoked-Production-Variant": instance.variant}
         if ATTRIBUTES in answer_headers:
             sent[ATTRIBUTES] = answer_headers[ATTRIBUTES]
-        return Invoked(200, content_type, answer, sent)
+        return Answer(200, content_type, answer, sent)
 
     async def _ready_instance(self, endpoint: str) -> Instance:
         """The endpoint's process; one that is being started again is waited for."""
@@ -169,10 +161,7 @@ class Runtime:
         }
 
 
-def _check(headers: dict[str, str], body: bytes) -> None:
-    if len(body) > MAX_BODY:
-        message = f"The body is {len(body)} bytes long; {MAX_BODY} are allowed."
-        raise AwsError("ValidationError", message, 413)
+def _check(headers: dict[str, str]) -> None:
     attributes = headers.get(ATTRIBUTES.lower(), "")
     if len(attributes) > 1024 or not attributes.isprintable() or not attributes.isascii():
         message = "CustomAttributes must be at most 1024 visible US-ASCII characters."
@@ -183,6 +172,6 @@ def _check(headers: dict[str, str], body: bytes) -> None:
         raise AwsError("ValidationError", message)
 
 
-def _failed(error: AwsError, body: dict) -> Invoked:
+def _failed(error: AwsError, body: dict) -> Answer:
     kind = {"x-amzn-ErrorType": error.code}
-    return Invoked(error.status, "application/json", json.dumps(body).encode(), kind)
+    return Answer(error.status, "application/json", json.dumps(body).encode(), kind)

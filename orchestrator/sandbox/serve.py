@@ -29,7 +29,8 @@ import aiohttp
 
 from orchestrator.sandbox import web
 from orchestrator.sandbox.capture import Capture
-from orchestrator.sandbox.container import INTERNAL_ERROR, Answer, Container, ContainerFailed, page
+from orchestrator.sandbox.container import INTERNAL_ERROR, Container, ContainerFailed, page
+from orchestrator.sandbox.web import Answer
 
 # What the container's web server forwards; it answers everything else itself.
 FORWARDED = ("/ping", "/invocations", "/execution-parameters")
@@ -57,24 +58,10 @@ class Service:
         self._capture = capture
 
     async def __call__(self, scope, receive, send) -> None:
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        headers = {
-            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
-        }
+        body = await web.read_body(receive)
+        headers = web.headers_of(scope)
         answer = await self._answer(scope["method"], scope["path"], headers, body)
-        head = [
-            (b"content-type", answer.content_type.encode("latin-1")),
-            (b"content-length", b"%d" % len(answer.body)),
-        ]
-        head += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers.items()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": head})
-        body = b"" if scope["method"] == "HEAD" else answer.body
-        await send({"type": "http.response.body", "body": body})
+        await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
     async def _answer(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
         if not path.startswith(FORWARDED):

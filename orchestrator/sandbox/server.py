@@ -82,47 +82,45 @@ class Sandbox:
         self._fleet.close()
 
     async def __call__(self, scope, receive, send) -> None:
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        headers = web.headers_of(scope)
         service = gate.service_of(headers)
-        path = scope["path"]
-        if service is None and path.startswith((STAGE + "/", "/endpoints/")):
-            await _send(send, gate.refusal("execute-api", NO_TOKEN))
-        elif service in (None, "s3"):  # presigned URLs carry no header; nanio refuses the rest
+        ours = scope["path"].startswith((STAGE + "/", "/endpoints/"))
+        if service == "s3" or (service is None and not ours):
+            # Presigned URLs carry no header; nanio refuses what carries no signature at all.
             await self._s3_app(scope, s3.checking_body(receive, headers), send)
-        else:
-            body = await _read(receive)
-            query = scope["query_string"].decode("latin-1")
-            try:
-                gate.check(scope["method"], path, query, headers, body, self._credentials)
-            except AwsError as error:
-                await _send(send, gate.refusal(service, error))
-                return
-            await self._serve(service, scope, headers, body, send)
+            return
+        body = await web.read_body(receive, MAX_BODY)
+        try:
+            answer = await self._answer(service, scope, headers, body)
+        except AwsError as error:
+            answer = gate.refusal(service, error)
+        await web.send_answer(send, answer)
 
-    async def _serve(self, service: str, scope, headers: dict, body: bytes, send) -> None:
-        path = scope["path"]
+    async def _answer(self, service: str | None, scope, headers: dict, body: bytes) -> web.Answer:
+        """Check a request to any service but S3, and answer it; AwsError refuses it."""
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        if service is None:
+            raise NO_TOKEN
+        if len(body) > MAX_BODY:
+            message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
+            raise AwsError("ValidationError", message, 413)
+        gate.check(scope["method"], path, query, headers, body, self._credentials)
         if service == "execute-api":
-            await self._serve_api(scope["method"], path, headers, body, send)
-        elif service == "sagemaker" and path != "/":
-            invoked = await self._runtime.answer(path, headers, body)
-            await _send(send, invoked, invoked.headers)
-        elif service == "sagemaker":
+            return await self._answer_api(scope["method"], path, headers, body)
+        if service == "sagemaker" and path != "/":
+            return await self._runtime.answer(path, headers, body)
+        if service == "sagemaker":
             target = headers.get("x-amz-target", "")
-            answer = await asyncio.to_thread(self._sagemaker.answer, target, body)
-            await _send(send, gate.Refusal(*answer))
-        elif service == "cloudformation":
-            answer = await asyncio.to_thread(self._cloudformation.answer, body)
-            await _send(send, gate.Refusal(*answer))
-        else:
-            error = AwsError("UnknownService", f"The sandbox has no service called {service}", 404)
-            await _send(send, gate.refusal(service, error))
+            return await asyncio.to_thread(self._sagemaker.answer, target, body)
+        if service == "cloudformation":
+            return await asyncio.to_thread(self._cloudformation.answer, body)
+        raise AwsError("UnknownService", f"The sandbox has no service called {service}", 404)
 
-    async def _serve_api(self, method: str, path: str, headers: dict, body: bytes, send) -> None:
+    async def _answer_api(self, method: str, path: str, headers: dict, body: bytes) -> web.Answer:
         """API Gateway: two POST methods, and nothing else is there."""
         path = path.removeprefix(STAGE)
         if method != "POST" or path not in API_PATHS:
-            await _send(send, gate.refusal("execute-api", NO_TOKEN))
-            return
+            raise NO_TOKEN
         event = {
             "resource": path,
             "path": path,
@@ -134,7 +132,7 @@ class Sandbox:
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._handlers, handler, event, None)
         content_type = answer["headers"]["Content-Type"]
-        await _send(send, gate.Refusal(answer["statusCode"], content_type, answer["body"].encode()))
+        return web.Answer(answer["statusCode"], content_type, answer["body"].encode())
 
     async def sweep(self) -> None:
         """Tidy up, again and again, for as long as the sandbox runs."""
@@ -169,28 +167,6 @@ class Sandbox:
         if content:  # the key is the file's own: done twice, after a crash, it is one object
             await self._s3.put_object(bucket, key, chunks(), content_type="application/jsonlines")
         path.unlink()
-
-
-async def _read(receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY + 1:  # one byte too many is enough to know
-            parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _send(send, answer, headers: dict[str, str] | None = None) -> None:
-    head = [
-        (b"content-type", answer.content_type.encode("latin-1")),
-        (b"content-length", b"%d" % len(answer.body)),
-    ]
-    head += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": head})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 def load_credentials(folder: Path) -> tuple[str, str]:

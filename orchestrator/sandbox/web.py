@@ -1,10 +1,48 @@
-"""Run an ASGI application until SIGTERM, leaving what comes after to the caller."""
+"""The little that our two ASGI applications share: answers, bodies, a server that stops."""
 
 import asyncio
 import contextlib
 import signal
+from dataclasses import dataclass, field
 
 import uvicorn
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content_type: str
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def headers_of(scope: dict) -> dict[str, str]:
+    """A request's headers, their names in lower case."""
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+
+
+async def read_body(receive, limit: int | None = None) -> bytes:
+    """A request's body; past `limit` bytes it is read, but only one byte more is kept."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        if limit is not None:
+            part = part[: max(0, limit + 1 - size)]
+        size += len(part)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def send_answer(send, answer: Answer, with_body: bool = True) -> None:
+    head = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    head += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})
 
 
 class Server(uvicorn.Server):

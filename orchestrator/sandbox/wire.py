@@ -20,8 +20,10 @@ from xml.sax.saxutils import escape
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.stacks import ACCOUNT, Stacks
 from orchestrator.sandbox.state import State
+from orchestrator.sandbox.web import Answer
 
 NAMESPACE = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+JSON = "application/x-amz-json-1.1"
 REQUEST_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -41,8 +43,8 @@ class CloudFormation:
             "GetTemplate": self._get_template,
         }
 
-    def answer(self, body: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body of the answer to one request."""
+    def answer(self, body: bytes) -> Answer:
+        """Answer one verified request."""
         form = dict(parse_qsl(body.decode(errors="replace")))
         action = form.get("Action", "")
         try:
@@ -52,14 +54,14 @@ class CloudFormation:
                 raise AwsError("InvalidAction", message)
             result = operation(form)
         except AwsError as error:
-            return error.status, "text/xml", query_error(error)
+            return Answer(error.status, "text/xml", query_error(error))
         content = _xml(result)
         text = (
             f'<{action}Response xmlns="{NAMESPACE}"><{action}Result>{content}</{action}Result>'
             f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
             f"</{action}Response>"
         )
-        return 200, "text/xml", text.encode()
+        return Answer(200, "text/xml", text.encode())
 
     def _create(self, form: dict) -> dict:
         name = _required(form, "StackName")
@@ -215,7 +217,8 @@ class SageMaker:
             "ListModels": self._list_models,
         }
 
-    def answer(self, target: str, body: bytes) -> tuple[int, str, bytes]:
+    def answer(self, target: str, body: bytes) -> Answer:
+        """Answer one verified request; `target` is its X-Amz-Target header."""
         name = target.rpartition(".")[2]
         try:
             operation = self._operations.get(name)
@@ -224,11 +227,11 @@ class SageMaker:
                 raise AwsError("UnknownOperationException", message)
             result = operation(json.loads(body or b"{}"))
         except AwsError as error:
-            return error.status, "application/x-amz-json-1.1", json_error(error)
+            return Answer(error.status, JSON, json_error(error))
         except (ValueError, KeyError, TypeError, AttributeError):
             error = AwsError("SerializationException", "The body is not a valid request")
-            return error.status, "application/x-amz-json-1.1", json_error(error)
-        return 200, "application/x-amz-json-1.1", json.dumps(result).encode()
+            return Answer(error.status, JSON, json_error(error))
+        return Answer(200, JSON, json.dumps(result).encode())
 
     def _arn(self, kind: str, name: str) -> str:
         return f"arn:aws:sagemaker:{self._region}:{ACCOUNT}:{kind}/{name.lower()}"
