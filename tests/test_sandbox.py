@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from package import pack
 
@@ -703,5 +703,42 @@ def test_a_custom_image_is_stood_for_by_a_command(project, tmp_path):
         assert state == "Failed"
         assert "sandbox.commands in params.yaml" in json.dumps(answer)
         assert answer_of(sandbox.invoke("custom", "still")) == "custom still"
+    finally:
+        sandbox.project.script("sandbox", "down")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB, where we may make one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_breaks_nothing(project, small_disk):
+    from conftest import Sandbox
+
+    sandbox = Sandbox(project, small_disk / "sandbox")
+    try:
+        deploy(sandbox, "tight", "one")
+        with pytest.raises((ClientError, BotoCoreError)):
+            sandbox.upload(os.urandom(4 * 1024 * 1024), "big")
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert answer_of(sandbox.invoke("tight", "1")) == "one"
+        status, text = sandbox.post(
+            "/provisionpipeline", sandbox.payload("more", model_artifact_location="tight.tar.gz")
+        )
+        assert status >= 400, text
+        filler.unlink()
+        assert deploy(sandbox, "tight", "two")[0] == "Succeeded"
+        assert answer_of(sandbox.invoke("tight", "1")) == "two"
     finally:
         sandbox.project.script("sandbox", "down")

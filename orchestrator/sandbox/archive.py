@@ -1,5 +1,6 @@
 """Unpack a model.tar.gz that somebody uploaded, without trusting it."""
 
+import errno
 import gzip
 import tarfile
 import zlib
@@ -52,6 +53,8 @@ def unpack(archive: Path, folder: Path) -> None:
     except FileExistsError as error:
         raise BadArchive(f"it holds {Path(error.filename).name!r} twice") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, UnicodeError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise BadArchive("the disk is full") from None
         raise BadArchive(f"it is not a gzip-compressed tar archive: {error}") from None
 
 

@@ -15,6 +15,7 @@ never outlives the sandbox.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shlex
 import signal
@@ -22,7 +23,6 @@ import socket
 import subprocess
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 import aiohttp
@@ -31,6 +31,8 @@ from orchestrator.sandbox import web
 from orchestrator.sandbox.capture import Capture
 from orchestrator.sandbox.container import INTERNAL_ERROR, Container, ContainerFailed, page
 from orchestrator.sandbox.web import Answer
+
+log = logging.getLogger("endpoint")
 
 # What the container's web server forwards; it answers everything else itself.
 FORWARDED = ("/ping", "/invocations", "/execution-parameters")
@@ -83,7 +85,7 @@ class Service:
                 return self._container.execution_parameters()
             return await self._invoke(headers, body)
         except Exception:
-            traceback.print_exc()
+            log.exception("%s failed", path)
             return INTERNAL_ERROR
 
     async def _invoke(self, headers: dict, body: bytes) -> Answer:
@@ -91,9 +93,12 @@ class Service:
         answer = await self._container.invoke_async(headers, body, content_type)
         if 200 <= answer.status < 300:
             inference_id = headers.get("x-amzn-sagemaker-inference-id")
-            self._capture.record(
-                (content_type, body), (answer.content_type, answer.body), inference_id
-            )
+            try:
+                self._capture.record(
+                    (content_type, body), (answer.content_type, answer.body), inference_id
+                )
+            except OSError:  # a full disk stops the capture, not the endpoint; so on SageMaker
+                log.exception("a request could not be captured")
         return answer
 
 
@@ -205,6 +210,8 @@ async def run(job: dict) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     job = json.loads(Path(sys.argv[1]).read_text())
     end_with_the_sandbox()
     try:

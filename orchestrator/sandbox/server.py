@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import socket
+import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,6 +95,10 @@ class Sandbox:
             answer = await self._answer(service, scope, headers, body)
         except AwsError as error:
             answer = gate.refusal(service, error)
+        except (OSError, sqlite3.Error) as error:
+            log.exception("a request could not be answered")
+            message = f"The sandbox could not do it: {error}"
+            answer = gate.refusal(service, AwsError("InternalFailure", message, 500))
         await web.send_answer(send, answer)
 
     async def _answer(self, service: str | None, scope, headers: dict, body: bytes) -> web.Answer:
@@ -216,6 +221,7 @@ def main() -> None:
     folder, port = Path(sys.argv[1]).resolve(), int(sys.argv[2])
     commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     logging.getLogger("botocore").setLevel(logging.WARNING)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = open(folder / "lock", "w")  # held until the process ends, however it ends
