@@ -146,7 +146,8 @@ def _snapshot_key(request: Request) -> str:
             f"Bad request. model_artifact_location: s3://{bucket}/{key} does not exist; "
             "upload the model first"
         ) from None
-    version = head["ETag"].strip('"') or f"{head['ContentLength']}-{head['LastModified']:%s}"
+    # The sandbox knows no ETag of a file that was put into its folder by hand.
+    version = head["ETag"].strip('"') or f"{head['LastModified'].timestamp():.0f}"
     return f"{SNAPSHOTS}/{request.stack_name}/{version}/{key.rpartition('/')[2]}"
 
 

@@ -43,11 +43,10 @@ SMALL = {
 
 
 def real_htru2() -> Path | None:
-    named = os.environ.get("HTRU2", "")
-    for path in (Path(named), SHARED / "data" / "HTRU_2.csv"):
-        if named and path.is_file() or path.name == "HTRU_2.csv" and path.is_file():
-            return path
-    return None
+    named = os.environ.get("HTRU2")
+    places = [Path(named)] if named else []
+    places.append(SHARED / "data" / "HTRU_2.csv")
+    return next((path for path in places if path.is_file()), None)
 
 
 needs_htru2 = pytest.mark.skipif(real_htru2() is None, reason="the real HTRU2 is not at hand")
