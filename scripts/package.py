@@ -35,6 +35,7 @@ from common import (
     write_atomically,
 )
 from evaluate import FOLDS, METRICS
+from fetch import CANDIDATES, SOURCE
 from orchestrator.images import SKLEARN_IMAGES
 from prepare import PREPARED
 from train import CARD, JOBLIB, MODELS
@@ -90,13 +91,19 @@ def check_gate(gate: dict, metrics: dict, folds: dict) -> None:
 
 
 def locked_stages() -> str | None:
-    """The hash of what dvc.lock says of the stages before this one."""
+    """The hash of what dvc.lock says came out of the stages before this one.
+
+    Only what this stage depends on, directly or not: the report may change, and the scripts,
+    without a new package.
+    """
     path = ROOT / "dvc.lock"
     if not path.exists():
         return None
     stages = yaml.safe_load(path.read_text()).get("stages", {})
-    before = {name: stage for name, stage in stages.items() if name != "package"}
-    return sha256(json.dumps(before, sort_keys=True).encode())
+    outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    inputs = [SOURCE, CANDIDATES, JOBLIB, CARD, METRICS, FOLDS]
+    hashes = {name: outputs.get(name) for name in (str(i.relative_to(ROOT)) for i in inputs)}
+    return sha256(json.dumps(hashes, sort_keys=True).encode())
 
 
 def provenance(params: dict, card: dict, metrics: dict) -> dict:
