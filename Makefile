@@ -122,6 +122,11 @@ test: $(VENV)/ready-dev-$(IMAGE)
 lint: $(VENV)/ready-dev-$(IMAGE)
 	@ruff check . && ruff format --check .
 
+.PHONY: security
+## checkov over the CloudFormation template, in an environment of its own
+security: .venv-security/ready
+	@.venv-security/bin/checkov -f orchestrator/template.yaml --framework cloudformation --compact --quiet
+
 .PHONY: format
 ## let ruff mend what it can
 format: $(VENV)/ready-dev-$(IMAGE)
@@ -144,4 +149,9 @@ $(VENV)/ready-$(IMAGE): $(LOCK)
 
 $(VENV)/ready-dev-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv-security/ready: requirements-security.txt
+	@$(PYTHON) -m venv .venv-security
+	@.venv-security/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
 	@touch $@

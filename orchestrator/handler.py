@@ -9,6 +9,8 @@ That is decided by the environment alone:
     SAGEMAKER_ROLE_ARN    the role SageMaker takes to run a model
     CFN_ROLE_ARN          the role CloudFormation takes to carry out a plan (optional)
     AWS_REGION            the region
+    API_URL               where this API is, ending in a slash
+    NOTIFICATIONS_TOPIC   the SNS topic that is told of a configuration that failed (optional)
     AWS_ENDPOINT_URL      the sandbox's address; unset on AWS
     ALLOW_DETAILED_ERROR_MESSAGE   "No" leaves `detailedMessage` out of error answers
 """
@@ -16,8 +18,11 @@ That is decided by the environment alone:
 import json
 import logging
 import os
+import re
 import time
+from collections.abc import Callable
 from functools import cache
+from urllib.parse import unquote_plus
 
 import boto3
 from botocore.config import Config
@@ -30,6 +35,7 @@ from orchestrator.plan import Site, plan
 log = logging.getLogger(__name__)
 
 SNAPSHOTS = "mlops_provisioned_pipelines"  # the original's folder in the assets bucket
+INFERENCE_PATH = re.compile(r"/pipelines/([A-Za-z0-9-]+)/inference")
 # A stack in one of these states cannot be updated, only deleted and made again.
 DEAD = {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"}
 DELETE_SECONDS = 20  # API Gateway gives up after 29
@@ -42,9 +48,21 @@ def client(service: str):
 
 
 def handler(event: dict, context: object) -> dict:
-    """Answer one request; every answer, errors included, has the contract's envelope."""
+    """Answer one request; every answer, errors included, has the contract's envelope.
+
+    On AWS two more kinds of event come here: an object called mlops-config.json… in the assets
+    bucket provisions what it holds, and CloudFormation says what became of a stack.
+    """
+    if "Records" in event:
+        return {"answers": [_configuration(record) for record in event["Records"]]}
+    if event.get("source") == "aws.cloudformation":
+        return _tell_of_stack(event["detail"])
+    return _answered(lambda: _route(event))
+
+
+def _answered(work: Callable[[], str]) -> dict:
     try:
-        return _answer(200, _route(event))
+        return _answer(200, work())
     except BadRequest as error:
         return _error(400, contract.BAD_REQUEST, error)
     except ClientError as error:
@@ -63,6 +81,8 @@ def _route(event: dict) -> str:
         return json.dumps(provision(contract.parse_body(event.get("body"))))
     if path == contract.STATUS_PATH:
         return json.dumps(status(contract.parse_body(event.get("body"))), indent=4)
+    if match := INFERENCE_PATH.fullmatch(path or ""):
+        return infer(match[1], contract.parse_body(event.get("body")))
     raise BadRequest(contract.WRONG_PATH)
 
 
@@ -91,7 +111,10 @@ def provision(body: dict) -> dict:
     _require_bucket("data_capture_location", request.values["data_capture_location"])
     snapshot = _snapshot_key(request)
     site = Site(
-        os.environ["AWS_REGION"], os.environ["ASSETS_BUCKET"], os.environ["SAGEMAKER_ROLE_ARN"]
+        os.environ["AWS_REGION"],
+        os.environ["ASSETS_BUCKET"],
+        os.environ["SAGEMAKER_ROLE_ARN"],
+        os.environ["API_URL"],
     )
     template = plan(request, site, f"s3://{site.assets_bucket}/{snapshot}")
     stack = _find_stack(request.stack_name)
@@ -377,3 +400,73 @@ def _difference(outputs: dict[str, str], template: dict) -> str | None:
     if served != _model_url(template):
         return f"The endpoint serves {served}, not {_model_url(template)}."
     return None
+
+
+# -- POST /pipelines/<stack>/inference ------------------------------------------------
+
+
+def infer(stack_name: str, body: dict) -> str:
+    """The endpoint's answer to `payload`, as the original's inference API gives it."""
+    for key in ("payload", "content_type"):
+        if key not in body:
+            raise BadRequest(contract.MISSING_KEY.format(key))
+    payload, content_type = body["payload"], body["content_type"]
+    if not isinstance(content_type, str):
+        raise BadRequest("Bad request. content_type must be a string")
+    stack = client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+    endpoint = _outputs(stack).get("SageMakerEndpointName")
+    if endpoint is None:
+        raise BadRequest(f"Bad request. Pipeline {stack_name} has no endpoint yet")
+    answer = client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=endpoint,
+        Body=payload if isinstance(payload, str) else json.dumps(payload),
+        ContentType=content_type,
+    )
+    return answer["Body"].read().decode()
+
+
+# -- an object in the assets bucket ---------------------------------------------------
+
+
+def _configuration(record: dict) -> dict:
+    """Provision what a configuration object holds; a failure is told to the topic.
+
+    Nobody receives the answer to an event, so without that it would only be in the log.
+    """
+    place = record["s3"]
+    bucket, key = place["bucket"]["name"], unquote_plus(place["object"]["key"])
+
+    def work() -> str:
+        content = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        return json.dumps(provision(contract.parse_body(content.decode(errors="replace"))))
+
+    answer = _answered(work)
+    if answer["statusCode"] != 200:
+        _tell("A configuration was refused", f"s3://{bucket}/{key}: {answer['body']}")
+    return answer
+
+
+# -- news for the topic ---------------------------------------------------------------
+
+
+def _tell_of_stack(detail: dict) -> dict:
+    """Tell the topic what became of a pipeline, with the reason when it failed."""
+    stack_id, status = detail["stack-id"], detail["status-details"]["status"]
+    name = stack_id.split("/")[1]
+    news = {
+        "CREATE_COMPLETE": "is in service",
+        "UPDATE_COMPLETE": "is in service with the new version",
+        "UPDATE_ROLLBACK_COMPLETE": "was rolled back; the previous version keeps answering",
+        "DELETE_COMPLETE": "was deleted",
+    }.get(status, "failed")
+    message = f"Pipeline {name} {news} ({status})."
+    if "FAILED" in status or "ROLLBACK" in status:
+        message += " " + _failure_reasons({"StackId": stack_id})
+    _tell(f"Pipeline {news.partition(';')[0]}", message)
+    return {"told": message}
+
+
+def _tell(subject: str, message: str) -> None:
+    topic = os.environ.get("NOTIFICATIONS_TOPIC")
+    if topic:
+        client("sns").publish(TopicArn=topic, Subject=subject[:100], Message=message)

@@ -20,6 +20,7 @@ class Site:
     region: str
     assets_bucket: str
     sagemaker_role_arn: str
+    api_url: str  # of the orchestrator, ending in a slash
 
 
 def plan(request: Request, site: Site, model_data_url: str) -> dict:
@@ -99,6 +100,10 @@ def _realtime(request: Request, site: Site, model_data_url: str, image: str) -> 
             },
         },
         "Outputs": {
+            # Clients of the original append "inference" to what stands under a key like this.
+            "BYOMInferenceLambdaRestApiEndpoint": {
+                "Value": f"{site.api_url}pipelines/{request.stack_name}/"
+            },
             "SageMakerModelName": {"Value": _attribute("Model", "ModelName")},
             "SageMakerEndpointConfigName": {
                 "Value": _attribute("EndpointConfig", "EndpointConfigName")

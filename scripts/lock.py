@@ -73,6 +73,7 @@ def main() -> int:
             resolve("requirements.in", f"requirements-{name}.txt", exact + common, universal=False)
     shared = [pin for pin in common if not pin.startswith("networkx==")]  # two, by Python
     resolve("requirements-dev.in", "requirements-dev.txt", shared, universal=True)
+    resolve("requirements-security.in", "requirements-security.txt", [], universal=True)
     return 0
 
 

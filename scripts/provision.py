@@ -15,13 +15,14 @@ from pathlib import Path
 from common import UserError, print_json, run
 from orchestrator.contract import PROVISION_PATH, BadRequest, validate
 from orchestrator.plan import Site, plan
-from target import REALTIME, ask, curl, load_payload, resolve
+from target import REALTIME, Target, ask, curl, load_payload, resolve
 
 
-def preview(payload: dict, bucket: str, region: str) -> dict:
+def preview(payload: dict, target: Target) -> dict:
     """What the orchestrator would hand to CloudFormation."""
     request = validate(payload)
-    site = Site(region, bucket, "<SageMaker's execution role>")
+    bucket = target.bucket
+    site = Site(target.region, bucket, "<SageMaker's execution role>", target.url)
     name = request.values["model_artifact_location"].rpartition("/")[2]
     snapshot = f"s3://{bucket}/mlops_provisioned_pipelines/{request.stack_name}/<version>/{name}"
     return plan(request, site, snapshot)
@@ -47,7 +48,7 @@ def main() -> int:
         return 0
     if arguments.dry_run:
         try:
-            template = preview(payload, target.bucket, target.region)
+            template = preview(payload, target)
         except BadRequest as error:
             raise UserError(f"{arguments.payload}: {error}") from None
         url = target.url + PROVISION_PATH.lstrip("/")

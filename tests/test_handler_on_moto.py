@@ -32,16 +32,18 @@ def aws(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
         "ASSETS_BUCKET": BUCKET,
         "SAGEMAKER_ROLE_ARN": "arn:aws:iam::123456789012:role/sagemaker",
+        "API_URL": "https://api.example/prod/",
         "CFN_ROLE_ARN": "arn:aws:iam::123456789012:role/cloudformation",
     }.items():
         monkeypatch.setenv(key, value)
-    orchestrator.client.cache_clear()
+    forget_clients = orchestrator.client.cache_clear
+    forget_clients()
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET)
         s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"one")
         yield s3
-    orchestrator.client.cache_clear()
+    forget_clients()
 
 
 def post(path: str, body: dict) -> tuple[int, dict]:
@@ -128,3 +130,31 @@ def test_an_error_of_aws_keeps_its_status(aws, monkeypatch):
     assert answer["message"] == "A boto3 ClientError occurred"
     # and the copy of the model that was made for it is gone
     assert len(aws.list_objects_v2(Bucket=BUCKET)["Contents"]) == 1
+
+
+def s3_event(key: str) -> dict:
+    place = {"bucket": {"name": BUCKET}, "object": {"key": key}}
+    return {"Records": [{"eventSource": "aws:s3", "s3": place}]}
+
+
+def test_a_configuration_object_provisions(aws):
+    aws.put_object(Bucket=BUCKET, Key="mlops-config.json v2", Body=json.dumps(BODY))
+    answers = orchestrator.handler(s3_event("mlops-config.json+v2"), None)["answers"]
+    assert [answer["statusCode"] for answer in answers] == [200]
+    assert boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+
+
+def test_a_configuration_that_fails_is_told_to_the_topic(aws, monkeypatch):
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    topic = sns.create_topic(Name="notes")["TopicArn"]
+    queue = sqs.create_queue(QueueName="mail")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    monkeypatch.setenv("NOTIFICATIONS_TOPIC", topic)
+    aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=b'{"pipeline_type": "nope"}')
+    answers = orchestrator.handler(s3_event("mlops-config.json"), None)["answers"]
+    assert answers[0]["statusCode"] == 400
+    message = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
+    assert "Pipeline type not supported" in message

@@ -240,6 +240,32 @@ def test_the_aws_cli_looks_at_what_runs(sandbox, endpoint):
     assert types == {f"AWS::SageMaker::{kind}" for kind in ("Model", "EndpointConfig", "Endpoint")}
 
 
+def test_the_originals_inference_api_is_served(sandbox, endpoint, examples):
+    """A client of the original appends `inference` to the URL in the stack's outputs."""
+    stack = "mlops-pipeline-shared-byompipelinerealtimebuiltin-codepipeline"
+    described = sandbox.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    urls = [
+        output["OutputValue"] for output in described["Outputs"]
+        if output["OutputKey"].startswith("BYOMInferenceLambdaRestApiEndpoint")
+    ]  # fmt: skip
+    path = urls[0].removeprefix(f"{sandbox.url}/prod") + "inference"
+    status, text = sandbox.post(path, {"payload": examples[0], "content_type": "text/csv"})
+    assert status == 200
+    assert json.loads(text)["predictions"][0]["label"] == 1
+    rows = [[float(cell) for cell in row.split(",")] for row in examples]
+    status, text = sandbox.post(path, {"payload": rows, "content_type": "application/json"})
+    assert [row["label"] for row in json.loads(text)["predictions"]] == [1, 0]
+    for body, words, expected in (
+        ({"payload": "1"}, "content_type", 400),
+        ({"content_type": "text/csv"}, "payload", 400),
+        ({"payload": "1", "content_type": None}, "content_type", 400),
+        ({"payload": "1,2", "content_type": "text/csv"}, "Received client error (400)", 424),
+    ):
+        status, text = sandbox.post(path, body)
+        assert status == expected
+        assert words in json.loads(text)["detailedMessage"]
+
+
 def error_of(call) -> tuple[int, str, dict]:
     with pytest.raises(ClientError) as caught:
         call()

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import sqlite3
@@ -42,7 +43,7 @@ REGION = "us-east-1"
 STAGE = "/prod"
 ASSETS_BUCKET = "pulsar-assets"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
-API_PATHS = ("/provisionpipeline", "/pipelinestatus")
+API_PATHS = re.compile(r"/provisionpipeline|/pipelinestatus|/pipelines/[^/]+/inference")
 NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
 SWEEP_SECONDS = 0.5
 
@@ -124,7 +125,7 @@ class Sandbox:
     async def _answer_api(self, method: str, path: str, headers: dict, body: bytes) -> web.Answer:
         """API Gateway: two POST methods, and nothing else is there."""
         path = path.removeprefix(STAGE)
-        if method != "POST" or path not in API_PATHS:
+        if method != "POST" or not API_PATHS.fullmatch(path):
             raise NO_TOKEN
         event = {
             "resource": path,
@@ -197,6 +198,7 @@ async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "ASSETS_BUCKET": ASSETS_BUCKET,
         "SAGEMAKER_ROLE_ARN": ROLE,
+        "API_URL": f"{url}{STAGE}/",
     }
     credentials = StaticCredentialResolver({access_key: secret})
     sandbox = await asyncio.to_thread(Sandbox, folder, credentials, commands)

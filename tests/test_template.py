@@ -1,0 +1,259 @@
+"""The orchestrator on AWS: its template, its permissions, its Lambda package.
+
+Nothing here reaches AWS: cfn-lint knows the schemas, moto stands for the services.
+"""
+
+import fnmatch
+import json
+import subprocess
+import sys
+import zipfile
+
+import boto3
+import pytest
+from cfnlint.api import lint_file
+from cfnlint.config import ManualArgs
+from cfnlint.decode import cfn_yaml
+from conftest import ROOT, clean_environment
+from test_handler_on_moto import BODY, BUCKET, STACK, aws, post, s3_event  # noqa: F401
+
+import lambda_zip
+from orchestrator import handler as orchestrator
+from orchestrator.contract import validate
+from orchestrator.plan import Site, plan
+
+REGION = ManualArgs(regions=["us-east-1"])
+TEMPLATE = ROOT / "orchestrator" / "template.yaml"
+SITE = Site("us-east-1", BUCKET, "arn:aws:iam::123456789012:role/sagemaker", "https://api/prod/")
+
+
+@pytest.fixture(scope="module")
+def template() -> dict:
+    return cfn_yaml.load(str(TEMPLATE))
+
+
+def test_cfn_lint_finds_nothing_in_the_template():
+    assert [str(match) for match in lint_file(TEMPLATE, config=REGION)] == []
+
+
+PLANS = {
+    "builtin": BODY,
+    "xgboost": BODY | {"model_framework": "xgboost", "model_framework_version": "1.7-1"},
+    "nameless": {k: v for k, v in BODY.items() if k != "endpoint_name"},
+    "kms": BODY | {"kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/abc"},
+    "custom": BODY | {"pipeline_type": "byom_realtime_custom", "custom_image_uri": "1.dkr.ecr/x:1"},
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_cfn_lint_finds_nothing_in_a_plan(name, tmp_path):
+    path = tmp_path / "plan.json"
+    request = validate(PLANS[name])
+    path.write_text(json.dumps(plan(request, SITE, f"s3://{BUCKET}/x/v/model.tar.gz"), indent=1))
+    assert [str(match) for match in lint_file(path, config=REGION)] == []
+
+
+def test_every_method_asks_for_iam_authorisation(template):
+    methods = [r for r in template["Resources"].values() if r["Type"] == "AWS::ApiGateway::Method"]
+    assert len(methods) == 3
+    assert {method["Properties"]["AuthorizationType"] for method in methods} == {"AWS_IAM"}
+    assert {method["Properties"]["HttpMethod"] for method in methods} == {"POST"}
+
+
+def test_the_bucket_is_versioned_encrypted_private_and_tls_only(template):
+    properties = template["Resources"]["AssetsBucket"]["Properties"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert "BucketEncryption" in properties
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    deny = template["Resources"]["AssetsBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][
+        0
+    ]
+    assert (deny["Effect"], deny["Action"]) == ("Deny", "s3:*")
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_outputs_carry_the_names_that_clients_of_the_original_look_for(template):
+    outputs = template["Outputs"]
+    assert any(key.startswith("PipelineOrchestrationLambdaRestApiEndpoint") for key in outputs)
+    assert {"AssetsBucket", "MLOpsNotificationsTopicArn"} <= set(outputs)
+
+
+# -- permissions ----------------------------------------------------------------------
+
+# What an API call asks for, where that is not `service:Operation`.
+ACTIONS = {
+    "s3:HeadObject": {"s3:GetObject"},
+    "s3:HeadBucket": {"s3:ListBucket"},
+    "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},
+    "sagemaker-runtime:InvokeEndpoint": {"sagemaker:InvokeEndpoint"},
+}
+# Granted for what AWS does on the handler's behalf, and so in no call of ours.
+INDIRECT = {
+    "logs:CreateLogStream": "Lambda writes the log",
+    "logs:PutLogEvents": "Lambda writes the log",
+    "iam:PassRole": "CreateStack and UpdateStack hand a role over",
+    "kms:Decrypt": "publishing to an encrypted topic",
+    "kms:GenerateDataKey*": "publishing to an encrypted topic",
+}
+
+
+def statements(template: dict, role: str) -> list[dict]:
+    policies = template["Resources"][role]["Properties"]["Policies"]
+    return [s for policy in policies for s in policy["PolicyDocument"]["Statement"]]
+
+
+def granted(template: dict, role: str) -> set[str]:
+    actions = set()
+    for statement in statements(template, role):
+        if statement["Effect"] == "Allow":
+            action = statement["Action"]
+            actions |= {action} if isinstance(action, str) else set(action)
+    return actions
+
+
+@pytest.fixture
+def calls(aws, monkeypatch):  # noqa: F811
+    """Every AWS call that the handler makes while it does all it can do."""
+    made: set[str] = set()
+    original = orchestrator.client.__wrapped__
+
+    def watched(service: str):
+        client = original(service)
+        client.meta.events.register(
+            "before-call", lambda model, **_: made.add(f"{service}:{model.name}")
+        )
+        return client
+
+    clients: dict = {}
+    monkeypatch.setattr(
+        orchestrator, "client", lambda name: clients.setdefault(name, watched(name))
+    )
+    topic = boto3.client("sns").create_topic(Name="notes")["TopicArn"]
+    monkeypatch.setenv("NOTIFICATIONS_TOPIC", topic)
+    pipeline_id = post("/provisionpipeline", BODY)[1]["pipeline_id"]
+    post("/pipelinestatus", {"pipeline_id": pipeline_id})
+    aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"two")
+    post("/provisionpipeline", BODY)
+    orchestrator.handler(
+        {"httpMethod": "POST", "path": f"/pipelines/{STACK}/inference",
+         "body": '{"payload": "1", "content_type": "text/csv"}'}, None,
+    )  # fmt: skip
+    aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=b"{}")
+    orchestrator.handler(s3_event("mlops-config.json"), None)
+    detail = {"stack-id": pipeline_id, "status-details": {"status": "UPDATE_ROLLBACK_COMPLETE"}}
+    orchestrator.handler({"source": "aws.cloudformation", "detail": detail}, None)
+    # A stack that failed at birth is deleted and made again; one that cannot be made is undone.
+    stack = clients["cloudformation"].describe_stacks(StackName=STACK)["Stacks"][0]
+    monkeypatch.setattr(
+        orchestrator, "_find_stack", lambda _: stack | {"StackStatus": "CREATE_FAILED"}
+    )
+    post("/provisionpipeline", BODY)
+    monkeypatch.setattr(orchestrator, "_find_stack", lambda _: None)
+    aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"three")
+    assert post("/provisionpipeline", BODY)[0] == 400  # it exists: the copy is taken back
+    return made
+
+
+def test_the_handlers_role_allows_what_it_calls_and_nothing_else(template, calls):
+    allowed = granted(template, "HandlerRole")
+    needed = set().union(*(ACTIONS.get(call, {call}) for call in calls))
+    refused = {a for a in needed if not any(fnmatch.fnmatch(a, pattern) for pattern in allowed)}
+    assert refused == set()
+    unused = {a for a in allowed if a not in needed} - INDIRECT.keys()
+    assert unused == set()
+
+
+# What CloudFormation calls for each type that a plan can hold (the types' own handlers).
+NEEDED_BY_TYPE = {
+    "AWS::SageMaker::Model": {"CreateModel", "DescribeModel", "DeleteModel", "AddTags"},
+    "AWS::SageMaker::EndpointConfig": {
+        "CreateEndpointConfig", "DescribeEndpointConfig", "DeleteEndpointConfig", "AddTags",
+    },
+    "AWS::SageMaker::Endpoint": {
+        "CreateEndpoint", "DescribeEndpoint", "UpdateEndpoint", "DeleteEndpoint", "AddTags",
+    },
+}  # fmt: skip
+
+
+def test_cloudformations_role_allows_what_plans_need_and_nothing_else(template):
+    types = set()
+    for body in PLANS.values():
+        resources = plan(validate(body), SITE, "s3://a/b/c/d.tar.gz")["Resources"]
+        types |= {resource["Type"] for resource in resources.values()}
+    needed = {f"sagemaker:{action}" for kind in types for action in NEEDED_BY_TYPE[kind]}
+    assert granted(template, "CloudFormationRole") == needed | {"iam:PassRole"}
+
+
+NAMELESS = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}  # AWS takes no resource here
+
+
+@pytest.mark.parametrize("role", ["HandlerRole", "CloudFormationRole", "SageMakerRole"])
+def test_every_grant_names_what_it_is_for_and_to_what(template, role):
+    for statement in statements(template, role):
+        assert statement["Sid"], statement
+        actions = statement["Action"]
+        actions = {actions} if isinstance(actions, str) else set(actions)
+        assert not any(action.endswith(":*") for action in actions)
+        if statement["Resource"] == "*":
+            assert actions <= NAMELESS, statement["Sid"]
+        if "iam:PassRole" in actions:
+            assert "iam:PassedToService" in statement["Condition"]["StringEquals"]
+
+
+# -- the Lambda package ---------------------------------------------------------------
+
+
+def test_the_package_is_the_same_bytes_and_runs_with_boto3_alone(tmp_path):
+    content = lambda_zip.pack()
+    assert content == lambda_zip.pack()
+    (tmp_path / "handler.zip").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "handler.zip") as archive:
+        archive.extractall(tmp_path / "task")
+    # Only what Lambda's Python has: boto3 and what it needs.
+    allowed = ["boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"]
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "task")!r})
+class OnlyBoto:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or top in {allowed + ["orchestrator"]!r}:
+            return None
+        raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, OnlyBoto())
+from orchestrator.handler import handler
+import orchestrator.handler
+assert orchestrator.handler.__file__.startswith({str(tmp_path)!r})
+print(handler({{"httpMethod": "POST", "path": "/provisionpipeline", "body": "{{}}"}}, None))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env=clean_environment(),
+    )  # fmt: skip
+    assert "'statusCode': 400" in result.stdout, result.stderr
+
+
+def test_moto_makes_and_deletes_the_orchestrator_itself(aws, template):  # noqa: F811
+    """moto knows most of the types; cfn-lint's schemas cover the rest."""
+    cloudformation = boto3.client("cloudformation")
+    aws.put_object(Bucket=BUCKET, Key="orchestrator.zip", Body=lambda_zip.pack())
+    packaged = json.loads(json.dumps(template))
+    packaged["Resources"]["Handler"]["Properties"]["Code"] = {
+        "S3Bucket": BUCKET, "S3Key": "orchestrator.zip",
+    }  # fmt: skip
+    # moto cannot resolve the cycle that AWS has no difficulty with: bucket, permission, function.
+    packaged["Resources"]["AssetsBucket"]["Properties"].pop("NotificationConfiguration")
+    cloudformation.create_stack(
+        StackName="pulsar", TemplateBody=json.dumps(packaged), Capabilities=["CAPABILITY_IAM"]
+    )
+    stack = cloudformation.describe_stacks(StackName="pulsar")["Stacks"][0]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Outputs"]}
+    assert outputs["AssetsBucket"] == "pulsar-assets-123456789012-us-east-1"
+    assert outputs["PipelineOrchestrationLambdaRestApiEndpoint"].endswith(".amazonaws.com/prod/")
+    function = boto3.client("lambda").get_function(FunctionName="pulsar-handler")
+    variables = function["Configuration"]["Environment"]["Variables"]
+    assert variables["ASSETS_BUCKET"] == outputs["AssetsBucket"]
+    assert variables["API_URL"] == outputs["PipelineOrchestrationLambdaRestApiEndpoint"]
+    cloudformation.delete_stack(StackName="pulsar")
+    assert boto3.client("lambda").list_functions()["Functions"] == []
