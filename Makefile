@@ -7,6 +7,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# On AWS there is nothing to start.
+PLACE := $(if $(filter aws,$(TARGET)),setup,sandbox)
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -55,7 +58,7 @@ predict: setup
 ## delete every pipeline and stop the sandbox
 destroy: setup
 	@python scripts/destroy.py
-	@python scripts/sandbox.py down
+	@$(if $(filter aws,$(TARGET)),true,python scripts/sandbox.py down)
 
 ##@ single steps
 
@@ -80,17 +83,17 @@ report: setup
 
 .PHONY: upload
 ## aws s3 cp model.tar.gz to the assets bucket
-upload: train sandbox
+upload: train $(PLACE)
 	@python scripts/upload.py
 
 .PHONY: provision
 ## POST /provisionpipeline with PAYLOAD
-provision: sandbox
+provision: $(PLACE)
 	@python scripts/provision.py $(PAYLOAD)
 
 .PHONY: wait
 ## follow the pipeline until it is in service or has failed
-wait: sandbox
+wait: $(PLACE)
 	@python scripts/status.py --wait $(PAYLOAD)
 
 ##@ the sandbox
@@ -109,6 +112,23 @@ sandbox-down: setup
 ## variables for aws, boto3 and curl: eval "$(make -s env)"
 env: setup
 	@python scripts/sandbox.py env
+
+##@ on AWS
+
+.PHONY: launch
+## the orchestrator into your account: TARGET=aws, asks before anything is billed (STACK=, EMAIL=)
+launch: setup
+	@python scripts/launch.py
+
+.PHONY: land
+## take it off again, with all that is billed: TARGET=aws
+land: setup
+	@python scripts/land.py
+
+.PHONY: cost
+## what the orchestrator and PAYLOAD's endpoint cost on AWS
+cost: setup
+	@python scripts/cost.py $(PAYLOAD)
 
 ##@ development
 

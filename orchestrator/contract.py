@@ -174,10 +174,26 @@ def validate(body: dict) -> Request:
     return Request(pipeline_type, model_name, stack_name(pipeline_type, model_name), values)
 
 
+# Every type of the original, ours or not: its clients ask for the status of any of them.
+STACK_SUFFIXES = {
+    "byom_realtime_builtin": "byompipelinerealtimebuiltin",
+    "byom_realtime_custom": "byompipelinerealtimecustom",
+    "byom_batch_builtin": "byompipelinebatchbuiltin",
+    "byom_batch_custom": "byompipelinebatchcustom",
+    "byom_data_quality_monitor": "byomdataqualitymonitor",
+    "byom_model_quality_monitor": "byommodelqualitymonitor",
+    "byom_model_bias_monitor": "byommodelbiasmonitor",
+    "byom_model_explainability_monitor": "byommodelexplainabilitymonitor",
+    "model_training_builtin": "modeltraining",
+    "model_tuner_builtin": "tunertraining",
+    "model_autopilot_training": "autopilottraining",
+}
+
+
 def stack_name(pipeline_type: str, model_name: str) -> str:
     """The stack of a pipeline, as the original calls it: `mlops-pipeline-<model>-<type>-codepipeline`."""
-    kind = pipeline_type.removeprefix("byom_").replace("_", "")
-    return f"{STACK_PREFIX}-{model_name.lower()}-byompipeline{kind}-codepipeline"
+    infix = model_name.lower().strip()
+    return f"{STACK_PREFIX}-{infix}-{STACK_SUFFIXES[pipeline_type]}-codepipeline"
 
 
 def pipeline_id_of(body: dict) -> str:

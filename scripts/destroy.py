@@ -8,16 +8,17 @@ Uploaded models and captured data stay in their bucket.
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 import sandbox
-from common import TargetError, UserError, print_json, run, say
-from orchestrator.contract import STACK_PREFIX, BadRequest
+from common import TargetError, confirm, print_json, run, say
+from orchestrator.contract import STACK_PREFIX
 from orchestrator.handler import SNAPSHOTS
-from target import Target, load_payload, pipeline_of, resolve
+from target import Target, explained, load_payload, name, pipeline_of, resolve
 
 DELETE_SECONDS = 600
 
@@ -25,13 +26,14 @@ DELETE_SECONDS = 600
 def find(target: Target, payload: Path | None) -> list[str]:
     """Names of the stacks to delete."""
     if payload:
-        try:
-            return [pipeline_of(load_payload(payload, target.bucket))]
-        except BadRequest as error:
-            raise UserError(f"{payload}: {error}") from None
+        pipeline = pipeline_of(load_payload(payload, target.bucket), payload)
+        deployed = pipeline.removesuffix("-codepipeline")  # a second stack, of the original
+        return [deployed, pipeline] if target.is_original else [pipeline]
     pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
     names = [stack["StackName"] for page in pages for stack in page["Stacks"]]
-    return [name for name in names if name.startswith(STACK_PREFIX + "-")]
+    # The original deploys with a role that lives in the …-codepipeline stack: that goes last.
+    mine = [name for name in names if name.startswith(STACK_PREFIX + "-")]
+    return sorted(mine, key=lambda name: name.endswith("-codepipeline"))
 
 
 def snapshots(target: Target, stack: str) -> list[str]:
@@ -82,12 +84,13 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="list, delete nothing")
     parser.add_argument("--json", action="store_true", help="print what goes as JSON")
     arguments = parser.parse_args()
-    if sandbox.status()["state"] == "never started":
-        print("destroy: the sandbox was never started, there is no pipeline")
-        return 0
-    sandbox.up()  # it has to be there to take its pipelines down
+    if name() == "local" and "ORCHESTRATOR_URL" not in os.environ:
+        if sandbox.status()["state"] == "never started":
+            print("destroy: the sandbox was never started, there is no pipeline")
+            return 0
+        sandbox.up()  # it has to be there to take its pipelines down
     target = resolve()
-    try:
+    with explained():
         stacks = find(target, arguments.payload)
         going = {
             stack: {"resources": resources(target, stack), "objects": snapshots(target, stack)}
@@ -101,13 +104,13 @@ def main() -> int:
                 ]:
                     print(f"  {line}")
         if not arguments.dry_run:
+            if going and name() == "aws":
+                confirm("Delete all of this?")
             for stack, parts in going.items():
                 destroy(target, stack, parts["objects"])
             left = find(target, None) if not arguments.payload else []
             if left:
                 raise TargetError(f"still there: {', '.join(left)}", "make destroy")
-    except (ClientError, BotoCoreError) as error:
-        raise TargetError(f"the target refused: {error}", "make status") from None
     if arguments.json:
         print_json(going)
     elif not going:

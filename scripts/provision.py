@@ -12,10 +12,11 @@ import argparse
 import json
 from pathlib import Path
 
-from common import UserError, print_json, run
+import cost
+from common import TargetError, UserError, confirm, print_json, run, say
 from orchestrator.contract import PROVISION_PATH, BadRequest, validate
 from orchestrator.plan import Site, plan
-from target import REALTIME, Target, ask, curl, load_payload, resolve
+from target import REALTIME, Target, ask, curl, load_payload, name, resolve
 
 
 def preview(payload: dict, target: Target) -> dict:
@@ -23,9 +24,20 @@ def preview(payload: dict, target: Target) -> dict:
     request = validate(payload)
     bucket = target.bucket
     site = Site(target.region, bucket, "<SageMaker's execution role>", target.url)
-    name = request.values["model_artifact_location"].rpartition("/")[2]
-    snapshot = f"s3://{bucket}/mlops_provisioned_pipelines/{request.stack_name}/<version>/{name}"
+    file = request.values["model_artifact_location"].rpartition("/")[2]
+    snapshot = f"s3://{bucket}/mlops_provisioned_pipelines/{request.stack_name}/<version>/{file}"
     return plan(request, site, snapshot)
+
+
+def check_original(target: Target, payload: dict) -> None:
+    """Say so before the original starts a container that can never come up."""
+    builtin = str(payload.get("pipeline_type")).endswith("_builtin")
+    if target.is_original and builtin and payload.get("model_framework") == "sklearn":
+        raise TargetError(
+            "this is AWS's own orchestrator: it starts the scikit-learn container without "
+            "SAGEMAKER_PROGRAM, and the endpoint would never come up",
+            "byom_realtime_custom with an image that sets it (docs/aws.md), or make launch TARGET=aws",
+        )
 
 
 def main() -> int:
@@ -59,6 +71,10 @@ def main() -> int:
                 f"POST {url}\n{json.dumps(payload, indent=2)}\n\nplan:\n{json.dumps(template, indent=2)}"
             )
         return 0
+    if name() == "aws":
+        check_original(target, payload)
+        say(cost.table(cost.estimate(payload)))
+        confirm(f"Provision {payload.get('model_name')} in {target.region}?")
     answer = ask(target, PROVISION_PATH, payload)
     if arguments.json:
         print_json(answer)

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from common import TargetError, UserError, print_json, run
-from orchestrator.contract import STATUS_PATH, BadRequest
+from common import TargetError, print_json, run
+from orchestrator.contract import STATUS_PATH
 from target import REALTIME, Target, ask, load_payload, pipeline_of, resolve
 
 IN_SERVICE, FAILED, IN_PROGRESS = 0, 1, 2
@@ -89,10 +89,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     target = resolve()
-    try:
-        pipeline = arguments.id or pipeline_of(load_payload(arguments.payload, target.bucket))
-    except BadRequest as error:
-        raise UserError(f"{arguments.payload}: {error}") from None
+    pipeline = arguments.id
+    if pipeline is None:
+        payload = load_payload(arguments.payload, target.bucket)
+        pipeline = pipeline_of(payload, arguments.payload)
     try:
         if arguments.wait:
             state = follow(target, pipeline, arguments.timeout)

@@ -1,12 +1,19 @@
-"""Where requests go: the sandbox on this machine, and how they are signed.
+"""Where requests go, and how they are signed: the sandbox on this machine, or AWS.
 
 `TARGET=local`, the default, is the sandbox of this checkout. ORCHESTRATOR_URL and
 ASSETS_BUCKET, as `make -s env` prints them, name another one on this machine.
+
+`TARGET=aws` is an orchestrator in your AWS account: ours, launched by `make launch`, or the
+original MLOps Workload Orchestrator. It is found by the outputs of the stack that STACK
+names (ORCHESTRATOR_URL overrides the API's address, for a domain name of one's own);
+credentials and region come from where the AWS CLI takes them.
 """
 
 import json
 import os
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +22,14 @@ import boto3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 from botocore.httpsession import URLLib3Session
 
 import sandbox
@@ -23,6 +37,8 @@ from common import ROOT, TargetError, UserError, load_params
 from orchestrator import contract
 
 REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
+STACK = "pulsar-orchestrator"  # the usual name of our stack on AWS
+API_OUTPUT = "PipelineOrchestrationLambdaRestApiEndpoint"
 
 
 @dataclass(frozen=True)
@@ -31,29 +47,36 @@ class Target:
 
     url: str  # of the orchestrator's API, ending in a slash
     bucket: str
-    region: str
-    environment: dict[str, str]  # for `aws`
+    session: boto3.Session
+    endpoint_url: str | None = None  # the sandbox's; AWS's services have their own
+    environment: dict[str, str] | None = None  # what `aws` needs beside the user's own
+    is_original: bool = False  # AWS's deprecated orchestrator, not ours
 
-    def session(self) -> boto3.Session:
-        return boto3.Session(
-            self.environment["AWS_ACCESS_KEY_ID"],
-            self.environment["AWS_SECRET_ACCESS_KEY"],
-            region_name=self.region,
-        )
+    @property
+    def region(self) -> str:
+        return self.session.region_name
 
     def client(self, service: str):
         config = Config(
-            connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 3}
+            connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 5}
         )
-        endpoint = self.environment["AWS_ENDPOINT_URL"]
-        return self.session().client(service, endpoint_url=endpoint, config=config)
+        return self.session.client(service, endpoint_url=self.endpoint_url, config=config)
+
+
+def name() -> str:
+    """`local` or `aws`: the word without which nothing is billed."""
+    name = os.environ.get("TARGET", "local")
+    if name not in ("local", "aws"):
+        raise TargetError(f"there is no target called {name}", "TARGET=local or TARGET=aws")
+    return name
 
 
 def resolve() -> Target:
     """The target of this command; TargetError when it is not there."""
-    name = os.environ.get("TARGET", "local")
-    if name != "local":
-        raise TargetError(f"TARGET={name} is not in this version", "leave TARGET out: local")
+    return _aws() if name() == "aws" else _local()
+
+
+def _local() -> Target:
     if "ORCHESTRATOR_URL" not in os.environ:
         environment = sandbox.environment()
     else:
@@ -68,15 +91,99 @@ def resolve() -> Target:
         if urlsplit(environment["ORCHESTRATOR_URL"]).hostname not in ("127.0.0.1", "localhost"):
             raise TargetError(
                 "ORCHESTRATOR_URL is not on this machine, and TARGET is local",
-                "unset ORCHESTRATOR_URL",
+                "unset ORCHESTRATOR_URL, or TARGET=aws",
             )
     # Nothing of the user's own AWS set-up may leak into requests to the sandbox.
     for key in [key for key in os.environ if key.startswith("AWS_")]:
         del os.environ[key]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    session = boto3.Session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
     url = environment["ORCHESTRATOR_URL"].rstrip("/") + "/"
-    region = environment["AWS_DEFAULT_REGION"]
-    return Target(url, environment["ASSETS_BUCKET"], region, environment)
+    endpoint = environment["AWS_ENDPOINT_URL"]
+    return Target(url, environment["ASSETS_BUCKET"], session, endpoint, environment)
+
+
+def aws_session() -> boto3.Session:
+    """The user's own session; TargetError when there are no credentials or no region."""
+    with explained():
+        session = boto3.Session()
+        if session.region_name is None:
+            raise NoRegionError()
+        if session.get_credentials() is None:
+            raise NoCredentialsError()
+    return session
+
+
+def stack_name() -> str:
+    return os.environ.get("STACK", STACK)
+
+
+def _aws() -> Target:
+    session, stack = aws_session(), stack_name()
+    with explained():
+        try:
+            answer = session.client("cloudformation").describe_stacks(StackName=stack)
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise TargetError(
+                f"there is no stack {stack} in {session.region_name}",
+                "make launch TARGET=aws, or STACK=<name of the orchestrator's stack>",
+            ) from None
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0].get("Outputs", [])}
+    return _from_outputs(outputs, session, stack)
+
+
+def _from_outputs(outputs: dict[str, str], session: boto3.Session, stack: str) -> Target:
+    """Ours and the original's outputs differ in a suffix, and in how they name the bucket."""
+    url = next((v for k, v in outputs.items() if k.startswith(API_OUTPUT)), None)
+    bucket = outputs.get("AssetsBucket", "")
+    if url is None or not bucket:
+        raise TargetError(f"the stack {stack} is no orchestrator: it has no {API_OUTPUT}…")
+    url = os.environ.get("ORCHESTRATOR_URL", url)  # a domain name of one's own in front
+    return Target(
+        url.rstrip("/") + "/",
+        bucket.rstrip("/").rpartition("/")[2],  # the original gives a console URL
+        session,
+        environment={},
+        is_original="BlueprintsBucket" in outputs,
+    )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what AWS refuses into one line that says what to do."""
+    try:
+        yield
+    except (NoCredentialsError, ProfileNotFound) as error:
+        raise TargetError(
+            f"no AWS credentials: {error}", "aws configure, or aws sso login"
+        ) from None
+    except NoRegionError:
+        raise TargetError("no AWS region is set", "aws configure set region us-east-1") from None
+    except ClientError as error:
+        code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+        raise TargetError(f"AWS refused: {message} ({code})", _remedy(code, message)) from None
+    except BotoCoreError as error:
+        raise TargetError(f"AWS does not answer: {error}", "check network and region") from None
+
+
+def _remedy(code: str, message: str) -> str:
+    if "Expired" in code or "InvalidClientTokenId" in code or "UnrecognizedClient" in code:
+        return "your credentials are no longer valid: aws sso login, or aws configure"
+    if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+        return "ask for the permission that the message names"
+    if code == "ResourceLimitExceeded" or "limit" in message.lower():
+        return "ask for the quota: Service Quotas, Amazon SageMaker, endpoint usage of the instance"
+    if code in ("PermanentRedirect", "IllegalLocationConstraintException"):
+        return "the bucket is in another region: set AWS_DEFAULT_REGION to it"
+    if "Throttl" in code or code == "TooManyRequestsException":
+        return "AWS asks for patience: try again in a minute"
+    return ""
 
 
 def load_payload(path: Path, bucket: str) -> dict:
@@ -100,9 +207,15 @@ def load_payload(path: Path, bucket: str) -> dict:
     return payload
 
 
-def pipeline_of(payload: dict) -> str:
+def pipeline_of(payload: dict, path: Path) -> str:
     """The stack name that stands for a payload's pipeline: /pipelinestatus takes it as an id."""
-    return contract.validate(payload).stack_name
+    try:
+        return contract.stack_name(payload["pipeline_type"], payload["model_name"])
+    except (KeyError, AttributeError, TypeError):
+        known = ", ".join(contract.STACK_SUFFIXES)
+        raise UserError(
+            f"{path} must name a model_name and a known pipeline_type", f"one of: {known}"
+        ) from None
 
 
 def post(target: Target, path: str, body: dict) -> tuple[int, str]:
@@ -110,11 +223,13 @@ def post(target: Target, path: str, body: dict) -> tuple[int, str]:
     url = target.url + path.lstrip("/")
     headers = {"Content-Type": "application/json"}
     request = AWSRequest("POST", url, headers=headers, data=json.dumps(body))
-    SigV4Auth(target.session().get_credentials(), "execute-api", target.region).add_auth(request)
+    credentials = target.session.get_credentials()
+    SigV4Auth(credentials, "execute-api", target.region).add_auth(request)
     try:
         answer = URLLib3Session(timeout=(5, 35)).send(request.prepare())
     except (HTTPClientError, BotoCoreError) as error:
-        raise TargetError(f"{url} does not answer: {error}", "make sandbox") from None
+        remedy = "make sandbox" if target.endpoint_url else "check network and region"
+        raise TargetError(f"{url} does not answer: {error}", remedy) from None
     return answer.status_code, answer.text
 
 

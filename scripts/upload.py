@@ -68,7 +68,7 @@ def main() -> int:
     aws = shutil.which("aws", path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
     if aws is None:
         raise TargetError("the AWS CLI is not installed", "make setup")
-    environment = os.environ | target.environment
+    environment = os.environ | (target.environment or {})
     sent = subprocess.run(
         [aws, *command[1:], "--no-progress"],
         cwd=ROOT,

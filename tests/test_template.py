@@ -53,6 +53,32 @@ def test_cfn_lint_finds_nothing_in_a_plan(name, tmp_path):
     assert [str(match) for match in lint_file(path, config=REGION)] == []
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_moto_creates_updates_and_deletes_a_plan(name, aws):  # noqa: F811
+    cloudformation, sagemaker = boto3.client("cloudformation"), boto3.client("sagemaker")
+    request = validate(PLANS[name])
+
+    def body(version: str) -> str:
+        return json.dumps(plan(request, SITE, f"s3://{BUCKET}/x/{version}/model.tar.gz"))
+
+    def served() -> str:
+        models = [m["ModelName"] for m in sagemaker.list_models()["Models"]]
+        urls = [
+            sagemaker.describe_model(ModelName=m)["PrimaryContainer"]["ModelDataUrl"]
+            for m in models
+        ]
+        return max(urls)
+
+    cloudformation.create_stack(StackName=request.stack_name, TemplateBody=body("1"))
+    assert served().endswith("/1/model.tar.gz")
+    cloudformation.update_stack(StackName=request.stack_name, TemplateBody=body("2"))
+    assert served().endswith("/2/model.tar.gz")
+    assert len(sagemaker.list_endpoints()["Endpoints"]) == 1
+    cloudformation.delete_stack(StackName=request.stack_name)
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    assert sagemaker.list_models()["Models"] == []
+
+
 def test_every_method_asks_for_iam_authorisation(template):
     methods = [r for r in template["Resources"].values() if r["Type"] == "AWS::ApiGateway::Method"]
     assert len(methods) == 3
