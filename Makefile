@@ -54,6 +54,11 @@ status: setup
 predict: setup
 	@python scripts/predict.py $(if $(INPUT),--input $(INPUT))
 
+.PHONY: score
+## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows
+score: setup
+	@python scripts/score.py $(INPUT) -o $(OUTPUT)
+
 .PHONY: destroy
 ## delete every pipeline and stop the sandbox
 destroy: setup

@@ -233,6 +233,17 @@ def post(target: Target, path: str, body: dict) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+def _remedy_of(status: int, detail: str) -> str:
+    """What helps against an answer of the API; the orchestrator's own words often say it all."""
+    if status == 403 and "not authorized" in detail:
+        return "ask for the permission execute-api:Invoke on the orchestrator's API"
+    if status == 403:
+        return "your credentials are not, or no longer, valid here"
+    if status == 429 or status >= 500:
+        return "try again in a minute"
+    return ""
+
+
 def ask(target: Target, path: str, body: dict) -> dict:
     """Send a request that should succeed; TargetError holds the orchestrator's own words."""
     status, text = post(target, path, body)
@@ -242,7 +253,7 @@ def ask(target: Target, path: str, body: dict) -> dict:
         answer = {"message": text}
     if status != 200:
         detail = answer.get("detailedMessage") or answer.get("message") or text
-        raise TargetError(f"{path} answered {status}: {detail}")
+        raise TargetError(f"{path} answered {status}: {detail}", _remedy_of(status, detail))
     return answer
 
 

@@ -115,10 +115,14 @@ class Fleet:
         config = self._state.row(
             "resources", type="AWS::SageMaker::EndpointConfig", name=config_name
         )
+        if config is None:  # an interrupted update is just being taken back
+            raise ResourceFailed(f'Could not find endpoint configuration "{config_name}".')
         variant = config["properties"]["ProductionVariants"][0]
         model = self._state.row(
             "resources", type="AWS::SageMaker::Model", name=variant["ModelName"]
         )
+        if model is None:
+            raise ResourceFailed(f'Could not find model "{variant["ModelName"]}".')
         container = model["properties"]["PrimaryContainer"]
         spool = self._folder / "capture" / endpoint / config_name
         capture = config["properties"].get("DataCaptureConfig", {})
