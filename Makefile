@@ -147,6 +147,11 @@ test: $(VENV)/ready-dev-$(IMAGE)
 lint: $(VENV)/ready-dev-$(IMAGE)
 	@ruff check . && ruff format --check .
 
+.PHONY: bench
+## measure endpoint, sandbox and batch scoring beside their floors; needs a deployed model
+bench: setup
+	@python scripts/bench.py
+
 .PHONY: security
 ## checkov over the CloudFormation template, in an environment of its own
 security: .venv-security/ready
