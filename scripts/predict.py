@@ -17,9 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from common import BadData, TargetError, print_json, run
 from htru2 import FEATURES, is_number
 from prepare import PREPARED
-from target import REALTIME, Target, load_payload, resolve
+from target import REALTIME, Target, ask, explained, load_payload, pipeline_of, resolve
 
 EXAMPLES = PREPARED / "examples.csv"
+INFERENCE_OUTPUT = "BYOMInferenceLambdaRestApiEndpoint"
 REQUEST_BYTES = 5_000_000  # SageMaker takes 6 MiB
 
 
@@ -67,7 +68,7 @@ def batches(rows: list[str]) -> list[list[str]]:
     return groups
 
 
-def ask(target: Target, endpoint: str, rows: list[str]) -> list[tuple[int, float]]:
+def ask_endpoint(target: Target, endpoint: str, rows: list[str]) -> list[tuple[int, float]]:
     """Label and probability of each row."""
     runtime = target.client("sagemaker-runtime")
     answers = []
@@ -88,6 +89,27 @@ def ask(target: Target, endpoint: str, rows: list[str]) -> list[tuple[int, float
         raise TargetError(f"endpoint {endpoint} does not answer: {error}", "make sandbox") from None
     pairs = (answer.split(",") for answer in answers)
     return [(int(label), float(probability)) for label, probability in pairs]
+
+
+def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[tuple[int, float]]:
+    """The same through the pipeline's inference API, which the original has as well.
+
+    It cannot be told what to accept, so the package answers in JSON.
+    """
+    stacks = (pipeline, pipeline.removesuffix("-codepipeline"))  # ours; the original's second one
+    answers = []
+    with explained():
+        cloudformation = target.client("cloudformation")
+        stack = stacks[1] if target.is_original else stacks[0]
+        described = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in described.get("Outputs", [])}
+    url = next((v for k, v in outputs.items() if k.startswith(INFERENCE_OUTPUT)), None)
+    if url is None:
+        raise TargetError(f"the stack {stack} has no inference API yet", "make status")
+    for batch in batches(rows):
+        body = {"payload": "\n".join(batch) + "\n", "content_type": "text/csv"}
+        answers += ask(target, url.rstrip("/") + "/inference", body)["predictions"]
+    return [(answer["label"], answer["probability"]) for answer in answers]
 
 
 def trained_on(target: Target, endpoint: str) -> str:
@@ -114,13 +136,21 @@ def main() -> int:
     parser.add_argument(
         "--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json"
     )
+    parser.add_argument(
+        "--api", action="store_true", help="ask through the pipeline's inference API"
+    )
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     arguments = parser.parse_args()
     text, name = read_input(arguments)
     rows, known = rows_of(text, name)
     target = resolve()
     endpoint = arguments.endpoint or load_payload(REALTIME, target.bucket)["endpoint_name"]
-    answers = ask(target, endpoint, rows)
+    if arguments.api:
+        answers = ask_api(
+            target, pipeline_of(load_payload(REALTIME, target.bucket), REALTIME), rows
+        )
+    else:
+        answers = ask_endpoint(target, endpoint, rows)
     source = trained_on(target, endpoint)
     if arguments.json:
         predictions = [

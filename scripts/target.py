@@ -12,6 +12,7 @@ credentials and region come from where the AWS CLI takes them.
 import json
 import os
 import string
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from orchestrator import contract
 
 REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
 STACK = "pulsar-orchestrator"  # the usual name of our stack on AWS
+ATTEMPTS = 3
 API_OUTPUT = "PipelineOrchestrationLambdaRestApiEndpoint"
 
 
@@ -219,18 +221,32 @@ def pipeline_of(payload: dict, path: Path) -> str:
 
 
 def post(target: Target, path: str, body: dict) -> tuple[int, str]:
-    """Send a signed request to the orchestrator: status and body of the answer."""
-    url = target.url + path.lstrip("/")
-    headers = {"Content-Type": "application/json"}
-    request = AWSRequest("POST", url, headers=headers, data=json.dumps(body))
-    credentials = target.session.get_credentials()
-    SigV4Auth(credentials, "execute-api", target.region).add_auth(request)
-    try:
-        answer = URLLib3Session(timeout=(5, 35)).send(request.prepare())
-    except (HTTPClientError, BotoCoreError) as error:
-        remedy = "make sandbox" if target.endpoint_url else "check network and region"
-        raise TargetError(f"{url} does not answer: {error}", remedy) from None
-    return answer.status_code, answer.text
+    """Send a signed request to the orchestrator: status and body of the answer.
+
+    `path` is appended to the API's address; a full URL is taken as it is. What may pass
+    (no connection, 429, 502 to 504) is tried three times, each time signed anew.
+    """
+    url = path if path.startswith("http") else target.url + path.lstrip("/")
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(2**attempt)
+        request = AWSRequest(
+            "POST", url, headers={"Content-Type": "application/json"}, data=json.dumps(body)
+        )
+        credentials = target.session.get_credentials()
+        SigV4Auth(credentials, "execute-api", target.region).add_auth(request)
+        try:
+            answer = URLLib3Session(timeout=(5, 35)).send(request.prepare())
+        except (HTTPClientError, BotoCoreError) as error:
+            failure = error
+            continue
+        if answer.status_code not in (429, 502, 503, 504):
+            return answer.status_code, answer.text
+        failure = f"{answer.status_code} {answer.text[:200]}"
+    remedy = (
+        "make sandbox" if target.endpoint_url else "check network and region, or try again later"
+    )
+    raise TargetError(f"{url} does not answer: {failure}", remedy)
 
 
 def _remedy_of(status: int, detail: str) -> str:

@@ -273,6 +273,36 @@ def original(project):
     server.server_close()
 
 
+def test_what_may_pass_is_tried_again(monkeypatch):
+    import target
+
+    answers = [503, 429, 200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(answers.pop(0))
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *arguments):
+            pass
+
+    waited = []
+    monkeypatch.setattr(target.time, "sleep", waited.append)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    session = boto3.Session("testing", "testing", region_name="us-east-1")
+    place = target.Target(f"http://127.0.0.1:{server.server_port}/prod/", "b", session)
+    assert target.post(place, "/pipelinestatus", {}) == (200, "{}")
+    assert waited == [2, 4]
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(target.TargetError, match="does not answer"):
+        target.post(place, "/pipelinestatus", {})
+
+
 def test_our_clients_read_the_originals_answers(project, original):
     made = original("valid/byom_realtime_builtin", "provision")
     assert made.returncode == 0

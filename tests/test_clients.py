@@ -94,6 +94,13 @@ def test_predict_takes_values_a_file_or_standard_input(deployed, examples):
     assert json.loads(piped.stdout)["predictions"] == expected
 
 
+def test_predict_through_the_inference_api_gets_the_same_answer(deployed):
+    direct = json.loads(deployed.script("predict", "--json").stdout)
+    through = deployed.script("predict", "--json", "--api")
+    assert through.returncode == 0, through.stderr
+    assert json.loads(through.stdout) == direct
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
