@@ -14,10 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import boto3
 import moto.cloudformation.models as moto_models
 import pytest
-from conftest import SHARED
+from cfnlint.decode import cfn_yaml
+from conftest import ROOT, SHARED
 from moto.server import ThreadedMotoServer
 from nanio.auth.credentials import StaticCredentialResolver
 from test_serving import Process
+from test_template import ACTIONS, granted
 
 from orchestrator import handler as orchestrator
 from orchestrator.sandbox import gate
@@ -137,8 +139,25 @@ def aws(project, tmp_path_factory, monkeypatch):
     server.stop()
 
 
-def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch):
+# Loaded by every Python of a client, the AWS CLI's too: writes down what is asked of AWS.
+WITNESS = """
+import os
+from botocore.client import BaseClient
+original = BaseClient._make_api_call
+def call(self, name, parameters):
+    service = self.meta.service_model.service_name
+    with open(os.environ["CALLS"], "a") as file:
+        file.write(f"{service}:{name}\\n")
+    return original(self, name, parameters)
+BaseClient._make_api_call = call
+"""
+
+
+def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch, tmp_path):
     user, gateway = aws
+    (tmp_path / "sitecustomize.py").write_text(WITNESS)
+    calls = tmp_path / "calls"
+    user = user | {"PYTHONPATH": str(tmp_path), "CALLS": str(calls)}
 
     def script(*command: str, code: int = 0, **more: str):
         result = project.script(*command, **user | more)
@@ -154,6 +173,7 @@ def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch):
     for key in gateway.environment:
         monkeypatch.delenv(key, raising=False)
 
+    calls.unlink()  # whoever launches is an administrator; from here on it is a client
     script("upload")
     refused = script("provision", code=1, YES="")
     assert "YES=1" in refused.stderr
@@ -164,12 +184,21 @@ def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch):
     assert "Succeeded" in script("status", "--wait").stdout
     predicted = json.loads(script("predict", "--json").stdout)
     assert [row["label"] for row in predicted["predictions"]] == [1, 0]
+    # moto gives the endpoint a name of its own; what it was trained on is found under that.
+    name = boto3.client("sagemaker").list_endpoints()["Endpoints"][0]["EndpointName"]
+    there = json.loads(script("predict", "--json", "--endpoint", name).stdout)
+    assert there["trained_on"].lower() == project.read("data/source.json")["source"].lower()
     assert "already provisioned" in script("provision").stdout
 
     script("destroy", code=1, YES="")
     assert len(boto3.client("sagemaker").list_endpoints()["Endpoints"]) == 1
     script("destroy")
     assert boto3.client("sagemaker").list_endpoints()["Endpoints"] == []
+
+    template = cfn_yaml.load(str(ROOT / "orchestrator" / "template.yaml"))
+    allowed = granted(template, "ClientPolicy") - {"execute-api:Invoke"}
+    needed = set().union(*(ACTIONS.get(call, {call}) for call in set(calls.read_text().split())))
+    assert needed == allowed
 
     script("land", code=1, YES="")
     landed = script("land")

@@ -108,9 +108,13 @@ def test_the_outputs_carry_the_names_that_clients_of_the_original_look_for(templ
 
 # What an API call asks for, where that is not `service:Operation`.
 ACTIONS = {
+    "s3:ListObjectsV2": {"s3:ListBucket"},
     "s3:HeadObject": {"s3:GetObject"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},
+    "s3:CreateMultipartUpload": {"s3:PutObject"},
+    "s3:UploadPart": {"s3:PutObject"},
+    "s3:CompleteMultipartUpload": {"s3:PutObject"},
     "sagemaker-runtime:InvokeEndpoint": {"sagemaker:InvokeEndpoint"},
 }
 # Granted for what AWS does on the handler's behalf, and so in no call of ours.
@@ -124,7 +128,9 @@ INDIRECT = {
 
 
 def statements(template: dict, role: str) -> list[dict]:
-    policies = template["Resources"][role]["Properties"]["Policies"]
+    """Of a role, or of a managed policy."""
+    properties = template["Resources"][role]["Properties"]
+    policies = properties.get("Policies", [properties])
     return [s for policy in policies for s in policy["PolicyDocument"]["Statement"]]
 
 
@@ -210,10 +216,18 @@ def test_cloudformations_role_allows_what_plans_need_and_nothing_else(template):
     assert granted(template, "CloudFormationRole") == needed | {"iam:PassRole"}
 
 
-NAMELESS = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}  # AWS takes no resource here
+# AWS takes no resource here.
+NAMELESS = {
+    "ecr:GetAuthorizationToken",
+    "cloudwatch:PutMetricData",
+    "cloudformation:DescribeStacks",
+}
 
 
-@pytest.mark.parametrize("role", ["HandlerRole", "CloudFormationRole", "SageMakerRole"])
+ROLES = ["HandlerRole", "CloudFormationRole", "SageMakerRole", "ClientPolicy"]
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_every_grant_names_what_it_is_for_and_to_what(template, role):
     for statement in statements(template, role):
         assert statement["Sid"], statement
