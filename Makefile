@@ -152,6 +152,11 @@ lint: $(VENV)/ready-dev-$(IMAGE)
 bench: setup
 	@python scripts/bench.py
 
+.PHONY: soak
+## load and faults for SECONDS=60: deploys and kill -9 at full rate, nothing wrong, nothing lost
+soak: $(VENV)/ready-dev-$(IMAGE)
+	@SECONDS=$(or $(SECONDS),60) python -m pytest -m "" -s -k killed_under_load tests/test_sandbox.py
+
 .PHONY: security
 ## checkov over the CloudFormation template, in an environment of its own
 security: .venv-security/ready
