@@ -23,7 +23,9 @@ class Image:
 
 SKLEARN_IMAGES = {
     # No numpy 2 with scikit-learn 1.2.1: it was compiled against 1.x and fails at import.
-    "1.2-1": Image("1.2.1", ("numpy==1.26.4", "scipy<1.18", "pandas<3"), ("3.11", "3.11")),
+    "1.2-1": Image(
+        "1.2.1", ("numpy==1.26.4", "scipy<1.18", "pandas<3", "pyarrow<19"), ("3.11", "3.11")
+    ),
     # numpy 2.5 and scipy 1.18 left Python 3.11.
     "1.9-0": Image("1.9.0", ("numpy<2.5", "scipy<1.18"), ("3.11", "3.13")),
 }

@@ -64,7 +64,7 @@ def main() -> int:
     default = SKLEARN_IMAGES[DEFAULT_IMAGE]
     exact = [f"scikit-learn=={default.scikit_learn}", *default.constraints]
     resolve("requirements.in", lock, exact, universal=True)
-    moved = ("numpy==", "scipy==", "pandas==", "scikit-learn==")
+    moved = ("numpy==", "scipy==", "pandas==", "pyarrow==", "scikit-learn==")
     common = [pin for pin in pins(ROOT / lock) if not pin.startswith(moved)]
     for name, image in SKLEARN_IMAGES.items():
         if name != DEFAULT_IMAGE:
