@@ -20,7 +20,7 @@ from orchestrator.contract import STACK_PREFIX
 from orchestrator.handler import SNAPSHOTS
 from target import Target, explained, load_payload, name, pipeline_of, resolve
 
-DELETE_SECONDS = 600
+DELETE_SECONDS = 900
 
 
 def find(target: Target, payload: Path | None) -> list[str]:
@@ -54,23 +54,31 @@ def resources(target: Target, stack: str) -> list[str]:
     ]
 
 
-def destroy(target: Target, stack: str, keys: list[str]) -> None:
-    """Delete a stack, wait until it is gone, then its copies of models."""
+def delete_stack(target: Target, stack: str) -> None:
+    """Delete a stack and wait until it is gone; one that is not there is no error."""
     cloudformation = target.client("cloudformation")
     try:
         stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
-    except ClientError:
-        stack_id = None
-    if stack_id:
-        cloudformation.delete_stack(StackName=stack_id)
-        deadline = time.monotonic() + DELETE_SECONDS
-        status = ""
-        while status != "DELETE_COMPLETE":
-            state = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
-            status = state["StackStatus"]
-            if status == "DELETE_FAILED" or time.monotonic() > deadline:
-                raise TargetError(f"{stack} is {status}: {state.get('StackStatusReason', '')}")
-            time.sleep(0.2)
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return
+        raise
+    cloudformation.delete_stack(StackName=stack_id)
+    deadline = time.monotonic() + DELETE_SECONDS
+    while True:
+        state = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
+        status = state["StackStatus"]
+        if status == "DELETE_COMPLETE":
+            return
+        if status == "DELETE_FAILED" or time.monotonic() > deadline:
+            reason = state.get("StackStatusReason", "")
+            raise TargetError(f"{stack} is {status}: {reason}", "make status, and try again")
+        time.sleep(0.2 if target.endpoint_url else 2)
+
+
+def destroy(target: Target, stack: str, keys: list[str]) -> None:
+    """Delete a stack, wait until it is gone, then its copies of models."""
+    delete_stack(target, stack)
     s3 = target.client("s3")
     for key in keys:
         s3.delete_object(Bucket=target.bucket, Key=key)

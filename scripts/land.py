@@ -7,20 +7,14 @@ anything that is billed is left. Uploaded models and captured data go too; it as
 """
 
 import argparse
-import time
-
-from botocore.exceptions import ClientError
 
 import destroy
 import target
 from common import TargetError, confirm, print_json, run, say
 
-DELETE_SECONDS = 900
 
-
-def empty(session, bucket: str) -> int:
-    """Delete every version of every object; how many there were."""
-    count = 0
+def empty(session, bucket: str) -> None:
+    """Delete every version of every object."""
     pages = session.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket)
     for page in pages:
         items = page.get("Versions", []) + page.get("DeleteMarkers", [])
@@ -29,8 +23,6 @@ def empty(session, bucket: str) -> int:
             session.client("s3").delete_objects(
                 Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
             )
-            count += len(keys)
-    return count
 
 
 def buckets_of(session, stack: str) -> list[str]:
@@ -41,37 +33,12 @@ def buckets_of(session, stack: str) -> list[str]:
     ]
 
 
-def delete_stack(session, stack: str) -> None:
-    cloudformation = session.client("cloudformation")
-    try:
-        stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return
-        raise
-    cloudformation.delete_stack(StackName=stack_id)
-    deadline = time.monotonic() + DELETE_SECONDS
-    while True:
-        state = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
-        if state["StackStatus"] == "DELETE_COMPLETE":
-            return
-        if state["StackStatus"] == "DELETE_FAILED" or time.monotonic() > deadline:
-            reason = state.get("StackStatusReason", "")
-            raise TargetError(
-                f"{stack} is {state['StackStatus']}: {reason}", "make land TARGET=aws"
-            )
-        time.sleep(2)
-
-
-def billed(session, stack: str) -> list[str]:
-    """What is still there of us and would be billed: endpoints of pipelines, buckets."""
-    cloudformation = session.client("cloudformation")
-    pages = cloudformation.get_paginator("describe_stacks").paginate()
-    names = [item["StackName"] for page in pages for item in page["Stacks"]]
-    left = [
-        f"stack {name}" for name in names if name == stack or name.startswith("mlops-pipeline-")
-    ]
-    return left + [f"bucket {bucket}" for bucket in buckets_of(session, stack)]
+def billed(place: target.Target, stack: str) -> list[str]:
+    """What is still there of us and would be billed: pipelines, the orchestrator, buckets."""
+    pages = place.client("cloudformation").get_paginator("describe_stacks").paginate()
+    ours = [s["StackName"] for page in pages for s in page["Stacks"] if s["StackName"] == stack]
+    left = [f"stack {name}" for name in destroy.find(place, None) + ours]
+    return left + [f"bucket {bucket}" for bucket in buckets_of(place.session, stack)]
 
 
 def main() -> int:
@@ -84,25 +51,25 @@ def main() -> int:
         raise TargetError("landing is for AWS; on a laptop there is make destroy",
                           "make land TARGET=aws, or make destroy")  # fmt: skip
     session, stack = target.aws_session(), target.stack_name()
+    # The stack may have failed and have no outputs: what is needed to delete is a session.
+    place = target.Target("", "", session)
     with target.explained():
-        buckets, going = buckets_of(session, stack), billed(session, stack)
+        buckets, going = buckets_of(session, stack), billed(place, stack)
         for line in going:
             say(f"land: {line}")
         if not going:
             say(f"land: nothing of {stack} is in {session.region_name}")
             return 0
         confirm("Delete all of this, uploaded models and captured data included?")
-        # The stack may have failed and have no outputs: what is needed to delete is a session.
-        place = target.Target("", "", session)
         for name in destroy.find(place, None):
             destroy.destroy(place, name, [])
         for bucket in buckets:
             empty(session, bucket)
-        delete_stack(session, stack)
+        destroy.delete_stack(place, stack)
         for bucket in buckets_of(session, stack):
             empty(session, bucket)
             session.client("s3").delete_bucket(Bucket=bucket)
-        left = billed(session, stack)
+        left = billed(place, stack)
     if left:
         raise TargetError(f"still there: {', '.join(left)}", "make land TARGET=aws")
     if arguments.json:

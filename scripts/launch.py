@@ -9,11 +9,8 @@ it brings an existing stack up to date.
 
 import argparse
 import os
-import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 from botocore.exceptions import ClientError
 
@@ -28,12 +25,8 @@ PACKAGED = ROOT / "build" / "template.yaml"
 
 def aws_cli(*arguments: str) -> subprocess.Popen:
     """Start the AWS CLI of this environment; what it says on stderr is kept."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = shutil.which("aws", path=path)
-    if command is None:
-        raise TargetError("the AWS CLI is not installed", "make setup")
     return subprocess.Popen(
-        [command, *arguments],
+        [target.aws_command(), *arguments],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -11,7 +11,9 @@ credentials and region come from where the AWS CLI takes them.
 
 import json
 import os
+import shutil
 import string
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +156,15 @@ def _from_outputs(outputs: dict[str, str], session: boto3.Session, stack: str) -
         environment={},
         is_original="BlueprintsBucket" in outputs,
     )
+
+
+def aws_command() -> str:
+    """The AWS CLI: this environment's own, else the one on the PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = shutil.which("aws", path=path)
+    if command is None:
+        raise TargetError("the AWS CLI is not installed", "make setup")
+    return command
 
 
 @contextmanager

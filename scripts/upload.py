@@ -9,16 +9,14 @@ model was trained on simulated data.
 import argparse
 import os
 import shlex
-import shutil
 import subprocess
-import sys
 
 from botocore.exceptions import ClientError
 
 from common import ROOT, TargetError, UserError, read_json, run, say, sha256, write_atomically
 from evaluate import FOLDS
 from package import ARCHIVE, RELEASED
-from target import resolve
+from target import aws_command, resolve
 from train import CARD
 
 KEY = "model.tar.gz"
@@ -65,12 +63,9 @@ def main() -> int:
     if uploaded_hash(target) == digest:
         say(f"upload: {location} is this model already")
         return 0
-    aws = shutil.which("aws", path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
-    if aws is None:
-        raise TargetError("the AWS CLI is not installed", "make setup")
     environment = os.environ | (target.environment or {})
     sent = subprocess.run(
-        [aws, *command[1:], "--no-progress"],
+        [aws_command(), *command[1:], "--no-progress"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
