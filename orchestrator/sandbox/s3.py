@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from nanio.errors import S3Error
+from nanio.storage.paths import object_path
 
 OBJECT_METADATA = ".nanio-meta"  # nanio's folder of one JSON file per object, in each bucket
 
@@ -40,6 +41,18 @@ def split_url(url: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+def adopt(storage, bucket: str, key: str, path: Path) -> None:
+    """Make the file at `path`, on the buckets' own disk, an object by moving it there.
+
+    An upload would copy and sync it, and hold up every other writer meanwhile. Errors:
+    S3Error where the bucket is gone, OSError.
+    """
+    storage.head_bucket(bucket)
+    place = object_path(storage.data_dir, bucket, key)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
 
 
 def mend(folder: Path) -> None:

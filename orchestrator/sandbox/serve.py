@@ -26,6 +26,7 @@ import threading
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 from orchestrator.sandbox import web
 from orchestrator.sandbox.capture import Capture
@@ -215,7 +216,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     end_with_the_sandbox()
     try:
-        asyncio.run(run(job))
+        uvloop.run(run(job))
     except ContainerFailed as error:
         report(failed=str(error))
         sys.exit(1)

@@ -21,6 +21,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import uvloop
 from nanio.app import build_app
 from nanio.auth.credentials import StaticCredentialResolver
 from nanio.config import Settings
@@ -156,23 +157,19 @@ class Sandbox:
             finish_orphans(spool)
             for path in sorted(spool.glob("*.jsonl")):
                 try:
-                    await self._publish(path)
+                    self._publish(path)
                 except (S3Error, OSError) as error:
                     log.warning("%s stays in the spool: %s", path, error)
 
-    async def _publish(self, path: Path) -> None:
+    def _publish(self, path: Path) -> None:
         where = json.loads((path.parent / "destination.json").read_text())
         bucket, prefix = s3.split_url(where["destination"])
         endpoint = path.parent.parent.name
         key = object_key(path.name, prefix, endpoint, where["variant"])
-        content = await asyncio.to_thread(path.read_bytes)
-
-        async def chunks():
-            yield content
-
-        if content:  # the key is the file's own: done twice, after a crash, it is one object
-            await self._s3.put_object(bucket, key, chunks(), content_type="application/jsonlines")
-        path.unlink()
+        if path.stat().st_size:
+            s3.adopt(self._s3, bucket, key, path)
+        else:
+            path.unlink()
 
 
 def load_credentials(folder: Path) -> tuple[str, str]:
@@ -237,7 +234,7 @@ def main() -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         sys.exit(4)
-    asyncio.run(serve(folder, listener, commands))
+    uvloop.run(serve(folder, listener, commands))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 async def start(app, drain_seconds: int, sockets: list | None = None, **options) -> asyncio.Task:
     """Start serving; the task ends when a signal has come and open requests are answered."""
     config = uvicorn.Config(
-        app, lifespan="off", access_log=False, log_level="warning",
+        app, lifespan="off", access_log=False, log_level="warning", proxy_headers=False,
         timeout_graceful_shutdown=drain_seconds, **options,
     )  # fmt: skip
     server = Server(config)
