@@ -148,9 +148,9 @@ lint: $(VENV)/ready-dev-$(IMAGE)
 	@ruff check . && ruff format --check .
 
 .PHONY: bench
-## measure endpoint, sandbox and batch scoring beside their floors; needs a deployed model
-bench: setup
-	@python scripts/bench.py
+## serving, batch, the way, growth: measured beside peers and floors (SECTION=serving: that one)
+bench: train .venv-peers/ready
+	@python scripts/bench.py $(SECTION)
 
 .PHONY: soak
 ## load and faults for SECONDS=60: deploys and kill -9 at full rate, nothing wrong, nothing lost
@@ -186,7 +186,7 @@ $(VENV)/ready-dev-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-.venv-security/ready: requirements-security.txt
-	@$(PYTHON) -m venv .venv-security
-	@.venv-security/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
+.venv-%/ready: requirements-%.txt
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@

@@ -2,8 +2,8 @@
 
     python scripts/lock.py
 
-One lock per SageMaker image, alike but for scikit-learn and what it drags along, and one
-for the development tools that fits beside either.
+One lock per SageMaker image, alike but for scikit-learn and what it drags along, one for the
+development tools that fits beside either, and two for environments apart.
 """
 
 import argparse
@@ -26,10 +26,17 @@ OPTIONS = [
 ]
 
 
-def resolve(source: str, lock: str, constraints: list[str], universal: bool) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+def resolve(
+    source: str, lock: str, constraints: list[str], universal: bool, overrides: str = ""
+) -> None:
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".txt") as override,
+        tempfile.NamedTemporaryFile("w", suffix=".txt") as file,
+    ):
         file.write("\n".join(constraints) + "\n")
         file.flush()
+        override.write(overrides)
+        override.flush()
         command = [
             sys.executable,
             "-m",
@@ -41,6 +48,8 @@ def resolve(source: str, lock: str, constraints: list[str], universal: bool) -> 
             lock,
             "-c",
             file.name,
+            "--override",
+            override.name,
         ]
         command += OPTIONS + (["--universal"] if universal else [])
         if subprocess.run(command, cwd=ROOT).returncode:
@@ -74,6 +83,11 @@ def main() -> int:
     shared = [pin for pin in common if not pin.startswith("networkx==")]  # two, by Python
     resolve("requirements-dev.in", "requirements-dev.txt", shared, universal=True)
     resolve("requirements-security.in", "requirements-security.txt", [], universal=True)
+    models = [pin for pin in pins(ROOT / lock) if pin.startswith(("numpy==", "scikit-learn=="))]
+    # sagemaker-containers asks for the backport of a module that Python has had since 3.5.
+    no_typing = 'typing; python_version < "3"'
+    peers = ("requirements-peers.in", "requirements-peers.txt")
+    resolve(*peers, models, universal=True, overrides=no_typing)
     return 0
 
 

@@ -9,6 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LogisticRegression
 
 import inference
 from htru2 import load
@@ -41,14 +48,37 @@ def test_the_fast_evaluation_is_predict_proba(project, model):
     assert np.abs(model.probability(features) - expected).max() < 1e-9
 
 
-def test_an_estimator_that_cannot_be_fused_is_asked_itself():
-    from sklearn.ensemble import RandomForestClassifier
-
+def noise():
     rng = np.random.default_rng(0)
-    rows, classes = rng.normal(size=(200, 8)), rng.integers(0, 2, 200)
-    forest = RandomForestClassifier(5, random_state=0).fit(rows, classes)
-    probability = inference.evaluator(forest, 8)(rows)
-    assert np.array_equal(probability, forest.predict_proba(rows)[:, 1])
+    return rng.normal(size=(200, 8)), rng.integers(0, 2, 200)
+
+
+def test_the_fast_evaluation_of_a_forest_is_predict_proba():
+    rows, classes = noise()
+    forest = RandomForestClassifier(10, random_state=0).fit(rows, classes)
+    fused = inference.evaluator(forest, 8)
+    assert fused.__name__ == "probability", "the trees were not fused"
+    assert np.array_equal(fused(rows), forest.predict_proba(rows)[:, 1])
+    with np.errstate(over="ignore"):
+        assert np.isnan(fused(np.full((1, 8), 1e300)))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        HistGradientBoostingClassifier(max_iter=5),
+        GradientBoostingClassifier(n_estimators=5),
+        AdaBoostClassifier(n_estimators=5),
+        LogisticRegression(),
+        RandomForestClassifier(5, class_weight="balanced_subsample"),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_any_estimator_is_evaluated_as_predict_proba(estimator):
+    rows, classes = noise()
+    estimator.fit(rows, classes)
+    probability = inference.evaluator(estimator, 8)(rows)
+    assert np.abs(probability - estimator.predict_proba(rows)[:, 1]).max() < 1e-9
 
 
 @pytest.mark.parametrize("lambdas", [[0.0, 2.0, 1.0, -0.5, 0.5, 3.0, 1e-16, 2 + 1e-16]])

@@ -120,6 +120,7 @@ class Runtime:
                 timeout=aiohttp.ClientTimeout(total=INVOKE_SECONDS),
                 skip_auto_headers=("Accept", "User-Agent", "Content-Type"),
                 auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         try:
             async with session.post(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from dataclasses import dataclass, field
 
@@ -59,6 +60,11 @@ class Server(uvicorn.Server):
 
 async def start(app, drain_seconds: int, sockets: list | None = None, **options) -> asyncio.Task:
     """Start serving; the task ends when a signal has come and open requests are answered."""
+    # A full garbage collection goes through all that was ever imported, 45 ms in which nobody
+    # is answered: leave out what is there now, and do it less often.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 1000)
     config = uvicorn.Config(
         app, lifespan="off", access_log=False, log_level="warning", proxy_headers=False,
         timeout_graceful_shutdown=drain_seconds, **options,
