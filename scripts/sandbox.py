@@ -44,8 +44,8 @@ def _is_running(pid: int) -> bool:
             ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
         ).stdout
     except FileNotFoundError:  # no ps: trust the pid
-        command = "orchestrator.sandbox.server" if Path(f"/proc/{pid}").exists() else ""
-    return "orchestrator.sandbox.server" in command and str(FOLDER) in command
+        command = f"orchestrator.sandbox {FOLDER}" if Path(f"/proc/{pid}").exists() else ""
+    return f"orchestrator.sandbox {FOLDER}" in command
 
 
 def up() -> dict:
@@ -58,7 +58,7 @@ def up() -> dict:
     commands = json.dumps(load_params()["sandbox"]["commands"])
     with open(FOLDER / "sandbox.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.sandbox.server", str(FOLDER), str(port)],
+            [sys.executable, "-m", "orchestrator.sandbox", str(FOLDER), str(port)],
             cwd=ROOT, env=os.environ | {"SANDBOX_COMMANDS": commands},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip

@@ -31,7 +31,9 @@ def main() -> None:
     began = time.monotonic()
     print(f"setup: {folder} from {lock}, a minute or two", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    made = subprocess.run([sys.executable, "-m", "venv", folder], capture_output=True, text=True)
+    # Where this very environment is made anew, its own interpreter has just been removed.
+    base = getattr(sys, "_base_executable", sys.executable)
+    made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True)
     if made.returncode:
         fail(f"python -m venv failed: {made.stdout.strip()}", "on Debian: apt install python3-venv")
     pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]

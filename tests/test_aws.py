@@ -100,7 +100,7 @@ class Gateway:
         self._server.shutdown()
         self._server.server_close()
         for process in self.processes.values():
-            process.stop()
+            process.instance.stop()
 
 
 @pytest.fixture

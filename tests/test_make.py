@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, clean_environment
+from conftest import IMAGE, ROOT, clean_environment
 
 from orchestrator import images
 
@@ -104,7 +104,19 @@ def test_the_locks_agree_on_what_talks_to_aws():
         versions = {
             re.search(rf"^{name}==(\S+)", path.read_text(), re.M)[1]
             for path in ROOT.glob("requirements*.txt")
-            if "security" not in path.name  # an environment of its own
+            if "security" not in path.name and "peers" not in path.name  # environments apart
             if re.search(rf"^{name}==", path.read_text(), re.M)
         }
         assert len(versions) == 1, name
+
+
+def test_an_environment_can_be_made_anew_by_its_own_python(tmp_path):
+    """As `make setup` does it after a change of the image: .venv/bin is first on the PATH."""
+    folder, lock = tmp_path / "venv", tmp_path / "nothing.txt"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (folder / "old").touch()
+    lock.touch()
+    command = [folder / "bin" / "python", "scripts/setup.py", folder, lock, IMAGE]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "bin" / "pip").exists() and not (folder / "old").exists()

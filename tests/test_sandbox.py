@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from botocore.config import Config
@@ -540,17 +541,16 @@ def test_a_crash_loop_becomes_failed_and_a_new_request_repairs_it(sandbox):
     assert answer_of(sandbox.invoke("loop", "1")) == "one"
 
 
-def processes_of(folder) -> list[int]:
-    """Every process of a sandbox: the server, and its endpoints by the socket folder's jobs."""
+def processes_of(folder) -> dict[str, list[int]]:
+    """A sandbox's processes: the server, what it forks endpoints from, the endpoints."""
     listing = subprocess.run(
         ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True
     ).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
-    servers = {
-        int(pid) for pid, _, args in rows if "sandbox.server" in args and str(folder) in args
-    }
-    children = {int(pid) for pid, ppid, _ in rows if int(ppid) in servers}
-    return sorted(servers | children)
+    server = [int(pid) for pid, _, args in rows if f"orchestrator.sandbox {folder} " in args]
+    children = [int(pid) for pid, parent, _ in rows if int(parent) in server]
+    endpoints = [int(pid) for pid, parent, _ in rows if int(parent) in children]
+    return {"server": server, "children": children, "endpoints": endpoints}
 
 
 def test_everything_is_back_after_kill_9(own_sandbox):
@@ -558,9 +558,11 @@ def test_everything_is_back_after_kill_9(own_sandbox):
     deploy(sandbox, "survivor", "one")
     stack = sandbox.client("cloudformation").describe_stacks()["Stacks"][0]
     sandbox.invoke("survivor", "before the kill")
-    children = [pid for pid in processes_of(sandbox.folder) if pid != sandbox.pid]
+    before = processes_of(sandbox.folder)
+    assert len(before["endpoints"]) == 1
     os.kill(sandbox.pid, signal.SIGKILL)
-    until(lambda: not any(_alive(pid) for pid in children), what="the end of the endpoints")
+    left = before["children"] + before["endpoints"]
+    until(lambda: not any(_alive(pid) for pid in left), what="the end of what it had started")
     shown = sandbox.project.script("status")
     assert shown.returncode == 1
     assert "make sandbox" in shown.stderr
@@ -582,8 +584,22 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().split(")")[1].split()[0] != "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_endpoint_is_back_when_what_it_was_forked_from_is_killed(own_sandbox):
+    deploy(own_sandbox, "orphan", "one")
+    before = processes_of(own_sandbox.folder)
+    for pid in before["children"]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(_alive(pid) for pid in before["endpoints"]), what="the orphan's end")
+    assert answer_of(own_sandbox.invoke("orphan", "1")) == "one"
+    after = processes_of(own_sandbox.folder)["endpoints"]
+    assert len(after) == 1 and after != before["endpoints"]
+    assert deploy(own_sandbox, "another", "two")[0] == "Succeeded"
 
 
 @pytest.mark.slow
@@ -644,9 +660,8 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed_under_load(own_s
     versions = itertools.cycle(["two", "one"])
     while time.monotonic() < end:
         time.sleep(0.5)
-        child = next((pid for pid in processes_of(sandbox.folder) if pid != sandbox.pid), None)
-        if child:
-            os.kill(child, signal.SIGKILL)
+        for pid in processes_of(sandbox.folder)["endpoints"][:1]:
+            os.kill(pid, signal.SIGKILL)
         time.sleep(1.5)
         assert deploy(sandbox, "load", next(versions))[0] == "Succeeded"
         time.sleep(0.5)
@@ -695,9 +710,10 @@ def test_a_stale_status_file_does_not_stop_a_start(own_sandbox):
 
 def test_stopping_leaves_no_process_and_says_so(own_sandbox):
     deploy(own_sandbox, "ending", "one")
-    assert len(processes_of(own_sandbox.folder)) == 2
+    before = processes_of(own_sandbox.folder)
+    assert len(before["endpoints"]) == 1
     assert own_sandbox.project.script("sandbox", "down").returncode == 0
-    assert processes_of(own_sandbox.folder) == []
+    until(lambda: not any(_alive(pid) for pids in before.values() for pid in pids), what="the end")
     assert json.loads((own_sandbox.folder / "status.json").read_text())["state"] == "stopped"
 
 

@@ -8,16 +8,16 @@ import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import IMAGE, OTHER_IMAGE, ROOT, SHARED, clean_environment
+from conftest import IMAGE, OTHER_IMAGE, SHARED
 
 from orchestrator.images import image_uri
 from orchestrator.plan import sklearn_environment
+from orchestrator.sandbox.errors import ResourceFailed
+from orchestrator.sandbox.process import Instance, warm_up
 from package import pack
 
 VECTORS = SHARED / "reference" / "serving-vectors.json"
@@ -51,14 +51,13 @@ class Process:
             "spool": str(folder / "spool"),
             "socket": str(folder / "s"),
         } | changes
-        (folder / "job.json").write_text(json.dumps(job))
         self.socket = job["socket"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.sandbox.serve", str(folder / "job.json")],
-            cwd=ROOT, env=clean_environment() | job["environment"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(folder / "log", "wb"),
-        )  # fmt: skip
-        self.news = json.loads(self.process.stdout.readline() or "{}")
+        self.instance = Instance(job, folder / "log")
+        self.failure = ""
+        try:
+            self.instance.wait_until_ready()
+        except ResourceFailed as error:
+            self.failure = str(error)
 
     def request(self, method: str, path: str, headers=None, body=None):
         connection = http.client.HTTPConnection("endpoint", timeout=30)
@@ -70,11 +69,10 @@ class Process:
         connection.close()
         return answer.status, answer.headers, content
 
-    def stop(self) -> int:
-        self.process.stdin.close()
-        code = self.process.wait(20)
-        self.process.stdout.close()
-        return code
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    warm_up()
 
 
 @pytest.fixture
@@ -89,8 +87,7 @@ def serve(tmp_path_factory):
 
     yield start
     for process in running:
-        if process.process.poll() is None:
-            process.stop()
+        process.instance.stop()
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +105,9 @@ def default_functions(tmp_path_factory, project):
     joblib.dump(RandomForestClassifier(10, random_state=7).fit(features, classes), buffer)
     members = {"model.joblib": buffer.getvalue(), "code/inference.py": MODEL_FN.encode()}
     process = Process(tmp_path_factory.mktemp("d"), members)
-    assert process.news == {"ready": True}, (process.folder / "log").read_text()
+    assert not process.failure, (process.folder / "log").read_text()
     yield process
-    process.stop()
+    process.instance.stop()
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +120,9 @@ def ours(tmp_path_factory, project):
         "code/inference.py": (project.folder / "scripts" / "inference.py").read_bytes(),
     }
     process = Process(tmp_path_factory.mktemp("o"), members)
-    assert process.news == {"ready": True}, (process.folder / "log").read_text()
+    assert not process.failure, (process.folder / "log").read_text()
     yield process
-    process.stop()
+    process.instance.stop()
 
 
 def recorded() -> list[tuple[dict, dict]]:
@@ -244,9 +241,9 @@ def test_what_user_functions_may_return(form, serve):
 )  # fmt: skip
 def test_a_container_that_cannot_start_says_why_in_one_sentence(members, changes, reason, serve):
     process = serve(members, **changes)
-    assert reason in process.news["failed"], process.news
-    assert "Traceback" not in process.news["failed"]
-    assert process.process.wait(10) == 1
+    assert reason in process.failure
+    assert "Traceback" not in process.failure
+    assert not process.instance.alive
 
 
 def test_a_model_written_by_another_scikit_learn_is_refused(serve):
@@ -264,7 +261,7 @@ def test_a_model_written_by_another_scikit_learn_is_refused(serve):
     old = old.replace(__version__.encode(), b"0.1.2", 1)
     assert old != buffer.getvalue()
     process = serve({"model.joblib": old, "code/inference.py": MODEL_FN.encode()})
-    assert "from version 0.1.2" in process.news["failed"]
+    assert "from version 0.1.2" in process.failure
 
 
 def test_the_process_ends_with_its_parent_and_hands_over_what_it_captured(serve):
@@ -277,7 +274,8 @@ def test_the_process_ends_with_its_parent_and_hands_over_what_it_captured(serve)
     module = "def model_fn(d):\n    return 1\ndef transform_fn(m, b, c, a):\n    return ('1', 'text/csv')\n"
     process = serve({"code/inference.py": module.encode()}, capture=capture)
     process.request("POST", "/invocations", {"Content-Type": "text/csv"}, "7")
-    assert process.stop() == 0
+    process.instance.stop()
+    assert not process.instance.alive
     names = os.listdir(process.folder / "spool")
     assert [name.endswith(".jsonl") for name in names] == [True]
 

@@ -1,16 +1,12 @@
 """The endpoints' processes: start, watch, replace, stop.
 
-Every endpoint is served by one process (`serve.py`). An update starts the new process
+Every endpoint is served by one process (`process.py`). An update starts the new process
 beside the old one, waits until it is ready, turns the traffic, and lets the old one finish
 what it has begun. A process that dies is started again; one that keeps dying is given up.
 """
 
 import contextlib
-import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,71 +15,12 @@ from collections import deque
 from pathlib import Path
 
 from orchestrator.sandbox.errors import ResourceFailed
+from orchestrator.sandbox.process import DRAIN_SECONDS, Instance
 from orchestrator.sandbox.state import State, now, write_json
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 180
 CRASHES, CRASH_SECONDS = 5, 60  # so many deaths in so many seconds are a crash loop
-DRAIN_SECONDS = 65  # SageMaker gives an invocation 60
-
-
-class Instance:
-    """One running process of an endpoint."""
-
-    def __init__(self, job: dict, log_path: Path) -> None:
-        self.config = job["config"]
-        self.socket = job["socket"]
-        self.variant = job["variant"]
-        self.requests = 0  # in flight; counted by the data plane
-        self._log_path = log_path
-        job_path = Path(self.socket).with_suffix(".json")
-        job_path.write_text(json.dumps(job))
-        # The model's code gets the environment it was given, and none of our credentials.
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-        environment = inherited | job["environment"]
-        with open(log_path, "ab") as log_file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.sandbox.serve", str(job_path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, env=environment,
-            )  # fmt: skip
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def wait_until_ready(self) -> None:
-        """Raises ResourceFailed with the reason when the process cannot serve."""
-        timer = threading.Timer(START_SECONDS, self.process.kill)
-        timer.start()
-        try:
-            line = self.process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not line:
-            code = self.process.wait()
-            tail = self._log_path.read_text(errors="replace").strip().splitlines()
-            last = f": {tail[-1]}" if tail else ""
-            raise ResourceFailed(
-                f"The process ended with exit code {code} before it was ready{last}"
-            )
-        news = json.loads(line)
-        if "failed" in news:
-            self.stop()
-            raise ResourceFailed(news["failed"])
-
-    def stop(self) -> None:
-        """Let the process finish its requests and its capture file, then see it end."""
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(DRAIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        for path in (Path(self.socket), Path(self.socket).with_suffix(".json")):
-            path.unlink(missing_ok=True)
 
 
 class Fleet:
@@ -196,6 +133,7 @@ class Fleet:
                     with self._lock:
                         if self._instances.get(endpoint) is instance:
                             del self._instances[endpoint]
+                    instance.stop()
                     threading.Thread(
                         target=self._start_again, args=(endpoint,), daemon=True
                     ).start()

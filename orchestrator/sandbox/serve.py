@@ -1,15 +1,7 @@
-"""One endpoint's process: what SageMaker runs as a container, without the container.
+"""What runs in an endpoint's process: SageMaker's container, without the container.
 
-    python -m orchestrator.sandbox.serve job.json
-
-The sandbox starts it; `job.json` says where the unpacked model is, which image and
-environment it was given, what to capture, and the Unix socket to listen on. It answers
-`GET /ping` and `POST /invocations` as the container would. A custom image's place is taken
-by a command of the user's, which this process starts and forwards to.
-
-It tells the sandbox on its standard output when it is ready, or why it cannot be
-(`{"ready": true}`, `{"failed": "…"}`), and ends when its standard input does: an endpoint
-never outlives the sandbox.
+It answers `GET /ping` and `POST /invocations` as the container would. A custom image's place
+is taken by a command of the user's, which this process starts and forwards to.
 """
 
 import asyncio
@@ -23,9 +15,12 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import uvloop
 
 from orchestrator.sandbox import web
@@ -172,22 +167,13 @@ class Command:
             self._process.kill()
 
 
-def report(**news: object) -> None:
-    print(json.dumps(news), flush=True)
+async def run(job: dict, ready: Callable[[], None]) -> None:
+    """Serve until a signal comes.
 
-
-def end_with_the_sandbox() -> None:
-    """Stop when the sandbox closes its end of our standard input, by choice or by dying."""
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-async def run(job: dict) -> None:
+    The job: `model_dir`, the unpacked model; `image` and `environment` of its container;
+    `command`, where one stands for a custom image; `socket` to listen on; `capture`, the
+    DataCaptureConfig, and `spool`, the folder for what is captured.
+    """
     model_dir, environment = Path(job["model_dir"]), job["environment"]
     command = job.get("command")
     if command:
@@ -200,7 +186,7 @@ async def run(job: dict) -> None:
             await container.started()
         service = Service(container, capture)
         serving = await web.start(service, drain_seconds=60, uds=job["socket"])
-        report(ready=True)
+        ready()
         while not serving.done():
             await asyncio.wait([serving], timeout=0.5)
             capture.flush_if_due()
@@ -210,17 +196,29 @@ async def run(job: dict) -> None:
             container.stop()
 
 
-def main() -> None:
+def main(job: dict, environment: dict[str, str], log_path: str, line: Connection) -> None:
+    """Serve a job with this environment, what is printed going to the log.
+
+    Says on the line `{"ready": true}`, or `{"failed": why}`, and ends when it is closed.
+    """
+    log_file = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log_file, stream.fileno())
+        stream.reconfigure(line_buffering=True)
+    os.environ.clear()
+    os.environ.update(environment)
+    np.random.seed()  # a fork would go on with its parent's numbers, as would its siblings
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
-    job = json.loads(Path(sys.argv[1]).read_text())
-    end_with_the_sandbox()
+
+    def end_with_the_sandbox() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            line.recv_bytes()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_the_sandbox, daemon=True).start()
     try:
-        uvloop.run(run(job))
+        uvloop.run(run(job, lambda: line.send_bytes(b'{"ready": true}')))
     except ContainerFailed as error:
-        report(failed=str(error))
+        line.send_bytes(json.dumps({"failed": str(error)}).encode())
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,11 @@
-"""The sandbox: S3, CloudFormation, SageMaker and the orchestrator at one loopback address.
+"""The sandbox's server: which request is for which part of it, and what it does on its own.
 
-    python -m orchestrator.sandbox.server FOLDER PORT   (or: make sandbox)
-
-FOLDER keeps everything: objects, models, stacks, captured data, logs, credentials. A
-request's signature says which service it is for, as on AWS the host name does. The
+A request's signature says which service it is for, as on AWS the host name does. The
 orchestrator's API is served below `/prod`, by the handler that runs on AWS.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -17,11 +13,9 @@ import re
 import secrets
 import socket
 import sqlite3
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import uvloop
 from nanio.app import build_app
 from nanio.auth.credentials import StaticCredentialResolver
 from nanio.config import Settings
@@ -213,29 +207,3 @@ async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
         await asyncio.to_thread(sandbox.close)
         await sandbox.sweep_once()
         write_json(status, {"state": "stopped", "url": url, "since": now()})
-
-
-def main() -> None:
-    """Exit codes: 0 stopped, 3 the folder is another sandbox's, 4 the port is taken."""
-    folder, port = Path(sys.argv[1]).resolve(), int(sys.argv[2])
-    commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
-    logging.getLogger("botocore").setLevel(logging.WARNING)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = open(folder / "lock", "w")  # held until the process ends, however it ends
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(3)
-    try:
-        listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
-        # Head and body of an answer are two writes: without this the second waits 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        sys.exit(4)
-    uvloop.run(serve(folder, listener, commands))
-
-
-if __name__ == "__main__":
-    main()

@@ -114,10 +114,8 @@ class Sandbox:
 
     def memory(self) -> dict[str, float]:
         """MiB of the sandbox, and of an endpoint's process, the mean of them all."""
-        table = command("ps", "-axo", "pid=,ppid=").splitlines()
-        pairs = [tuple(map(int, line.split())) for line in table]
-        children = [_memory(pid) for pid, parent in pairs if parent == self.pid]
-        return {"sandbox, MiB": _memory(self.pid), "an endpoint, MiB": float(np.mean(children))}
+        endpoints = [_memory(pid) for pid in endpoint_processes(self.pid)]
+        return {"sandbox, MiB": _memory(self.pid), "an endpoint, MiB": float(np.mean(endpoints))}
 
 
 def _memory(pid: int) -> float:
@@ -127,6 +125,13 @@ def _memory(pid: int) -> float:
         return int(rollup.split("\nPss:")[1].split()[0]) / 1024
     except OSError:
         return int(command("ps", "-o", "rss=", "-p", str(pid))) / 1024
+
+
+def endpoint_processes(sandbox: int) -> list[int]:
+    """The sandbox's grandchildren, forked by a child of its."""
+    table = command("ps", "-axo", "pid=,ppid=").split()
+    parent = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
+    return [pid for pid in parent if parent.get(parent[pid]) == sandbox]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from measure import load
 from measure.place import Place, Sandbox
 from orchestrator.images import image_uri
 from orchestrator.plan import sklearn_environment
+from orchestrator.sandbox.process import Instance, warm_up
 
 PEERS = ROOT / ".venv-peers" / "bin"
 START_SECONDS = 60
@@ -48,7 +48,7 @@ def process(place: Place, model: str) -> Iterator[Server]:
     folder = place.folder / "process"
     folder.mkdir(exist_ok=True)
     job = {
-        "config": "bench", "variant": "AllTraffic", "command": None,
+        "config": "bench", "variant": "AllTraffic",
         "model_dir": str(place.models[model]), "spool": str(folder / "spool"),
         "socket": str(folder / "socket"), "environment": sklearn_environment(),
         "image": image_uri("sklearn", load_params()["image"], "us-east-1"),
@@ -58,19 +58,14 @@ def process(place: Place, model: str) -> Iterator[Server]:
             "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
         },
     }  # fmt: skip
-    (folder / "job.json").write_text(json.dumps(job))
-    running = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.sandbox.serve", str(folder / "job.json")], cwd=ROOT,
-        env=os.environ | job["environment"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    warm_up()
+    running = Instance(job, folder / "log")
     try:
-        if b"ready" not in running.stdout.readline():
-            raise UserError("the endpoint's process does not start", "make package")
+        running.wait_until_ready()
         request = load.request("/invocations", "endpoint", place.row, CSV)
         yield Server(job["socket"], request, _csv_probability)
     finally:
-        running.stdin.close()
-        running.wait()
+        running.stop()
 
 
 def through_sandbox(place: Place, sandbox: Sandbox, endpoint: str) -> Server:
