@@ -157,6 +157,11 @@ bench: train .venv-peers/ready
 soak: $(VENV)/ready-dev-$(IMAGE)
 	@SECONDS=$(or $(SECONDS),60) python -m pytest -m "" -s -k killed_under_load tests/test_sandbox.py
 
+.PHONY: fuzz
+## any input at all, EXAMPLES=10000 for each parser, server and unpacker: a 4xx, never a crash
+fuzz: $(VENV)/ready-dev-$(IMAGE)
+	@EXAMPLES=$(or $(EXAMPLES),10000) python -m pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
+
 .PHONY: security
 ## checkov over the CloudFormation template, in an environment of its own
 security: .venv-security/ready

@@ -18,6 +18,7 @@ import boto3
 import pytest
 import yaml
 from botocore.config import Config
+from hypothesis import settings
 
 from orchestrator.images import SKLEARN_IMAGES
 
@@ -40,6 +41,12 @@ SMALL = {
     "train.networks.standard": {"epochs": 10},
     "evaluate": {"folds": 2, "repeats": 1, "blocks": 2, "bootstrap": 20},
 }
+
+settings.register_profile("quick", max_examples=200, deadline=None)
+settings.register_profile(  # `make fuzz`
+    "fuzz", max_examples=int(os.environ.get("EXAMPLES", "10000")), deadline=None, database=None
+)
+settings.load_profile("quick")
 
 
 def real_htru2() -> Path | None:
@@ -158,14 +165,14 @@ class Sandbox:
         return path.read_text() if path.exists() else ""
 
     def client(self, service: str, **changes):
-        settings = {
+        usual = {
             "config": Config(retries={"max_attempts": 0}, read_timeout=30, connect_timeout=5),
             "aws_access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
             "aws_secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
             "region_name": "us-east-1",
             "endpoint_url": self.url,
         }
-        return boto3.client(service, **settings | changes)
+        return boto3.client(service, **usual | changes)
 
     def post(self, path: str, body, **changes) -> tuple[int, str]:
         """A signed request to the orchestrator's API; a body that is no text is sent as JSON."""

@@ -8,7 +8,7 @@ import json
 
 import pytest
 from conftest import IMAGE, SHARED
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.contract import PIPELINES, BadRequest, parse_body, stack_name, validate
@@ -270,7 +270,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
 @given(
     st.dictionaries(st.sampled_from([*REALTIME, "endpoint_name", "kms_key_arn", "x"]), JSON_VALUES)
 )
@@ -283,7 +283,7 @@ def test_any_body_is_valid_or_a_bad_request(changes):
     assert all(isinstance(value, str) for value in request.values.values())
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
 @given(st.text() | JSON_VALUES.map(json.dumps))
 def test_any_text_is_an_object_or_a_bad_request(text):
     try:

@@ -8,7 +8,7 @@ import sys
 import joblib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import score
@@ -103,7 +103,7 @@ def test_it_reads_from_and_writes_to_the_sandboxs_s3(project, sandbox, rows):
     assert_same(scored, run_score(project, "-", input=content).stdout)
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.fuzz
 @given(
     st.lists(st.text("0123456789.,-e x\t", max_size=30), max_size=30),
     st.sampled_from(["\n", "\r"]),
