@@ -26,9 +26,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from common import ROOT, UserError, print_json, run, say, write_json
+from files import ARCHIVE
 from measure import batch, growth, serving, way
 from measure.place import Place
-from package import ARCHIVE
 
 SECTIONS = {"serving": serving, "batch": batch, "way": way, "growth": growth}
 RESULTS, PLOT = ROOT / "build" / "bench.json", ROOT / "build" / "bench.png"

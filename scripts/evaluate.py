@@ -29,17 +29,9 @@ from tqdm import tqdm
 
 import report
 from common import ROOT, load_params, print_json, read_json, run, say, write_atomically, write_json
-from fetch import CANDIDATES
+from files import CANDIDATES, CARD, FOLDS, JOBLIB, METRICS, PLOTS, PREPARED, REPORT
 from htru2 import FEATURES, load
 from model import build, choose_threshold, fit, out_of_fold
-from prepare import PREPARED
-from train import CARD, JOBLIB
-
-EVALUATION = ROOT / "evaluation"
-METRICS = EVALUATION / "metrics.json"
-FOLDS = EVALUATION / "folds.json"
-PLOTS = EVALUATION / "plots"
-REPORT = EVALUATION / "report.html"
 
 # Lyon et al. 2016, MNRAS 459, 1104, table for HTRU 2; no threshold-free figures are given.
 LYON = {

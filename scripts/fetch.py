@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 import htru2
-import simulate
-from common import ROOT, BadData, UserError, load_params, run, say, write_atomically, write_json
+from common import BadData, UserError, load_params, run, say, write_atomically, write_json
+from files import CANDIDATES, SOURCE
 
 HOMES = (
     # UCI Machine Learning Repository, data set 372 (CC BY 4.0)
@@ -34,8 +34,6 @@ HOMES = (
 )
 TIMEOUT_SECONDS = 10  # without an answer or a byte
 MAX_BYTES = 50_000_000
-CANDIDATES = ROOT / "data" / "candidates.csv"
-SOURCE = ROOT / "data" / "source.json"
 
 
 def download(url: str) -> bytes:
@@ -117,6 +115,8 @@ def simulated(params: dict) -> np.ndarray:
             "at least 100 simulated pulsars and 100 others are needed",
             "raise data.simulated_candidates or data.simulated_pulsars in params.yaml",
         )
+    import simulate  # takes a while, and every `make` asks this script whether it is stale
+
     features, classes = simulate.simulate(pulsars, others, params["seed"])
     return np.column_stack([features, classes])
 

@@ -34,15 +34,19 @@ from common import (
     sha256,
     write_atomically,
 )
-from evaluate import FOLDS, METRICS
-from fetch import CANDIDATES, SOURCE
+from files import (
+    ARCHIVE,
+    CANDIDATES,
+    CARD,
+    FOLDS,
+    INFERENCE,
+    JOBLIB,
+    METRICS,
+    PREPARED,
+    RELEASED,
+    SOURCE,
+)
 from orchestrator.images import SKLEARN_IMAGES
-from prepare import PREPARED
-from train import CARD, JOBLIB, MODELS
-
-ARCHIVE = MODELS / "model.tar.gz"
-RELEASED = MODELS / "released.json"  # the folds' scores of the model that was uploaded last
-INFERENCE = ROOT / "scripts" / "inference.py"
 
 
 def check_image(image: str, card: dict) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common import BadData, TargetError, print_json, run
+from files import PREPARED
 from htru2 import FEATURES, is_number
-from prepare import PREPARED
 from target import REALTIME, Target, ask, explained, load_payload, pipeline_of, resolve
 
 EXAMPLES = PREPARED / "examples.csv"

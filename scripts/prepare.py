@@ -13,11 +13,9 @@ import argparse
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import ROOT, load_params, run, say, write_atomically
-from fetch import CANDIDATES
+from common import load_params, run, say, write_atomically
+from files import CANDIDATES, PREPARED
 from htru2 import FEATURES, LABEL, load, to_csv
-
-PREPARED = ROOT / "data" / "prepared"
 
 
 def most_typical(features: np.ndarray, classes: np.ndarray) -> list[int]:

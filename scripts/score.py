@@ -29,9 +29,9 @@ from pyarrow import csv
 from tqdm import tqdm
 
 from common import BadData, UserError, print_json, run, say
+from files import ARCHIVE
 from htru2 import FEATURES, is_number
 from orchestrator.sandbox.archive import BadArchive, unpack
-from package import ARCHIVE
 from target import explained, resolve
 
 BLOCK_BYTES = 4 * 1024 * 1024

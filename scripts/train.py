@@ -14,15 +14,10 @@ import joblib
 import numpy as np
 import sklearn
 
-from common import ROOT, load_params, read_json, run, say, write_atomically, write_json
-from fetch import SOURCE
+from common import load_params, read_json, run, say, write_atomically, write_json
+from files import CARD, JOBLIB, PREPARED, SOURCE
 from htru2 import FEATURES, load
 from model import build, choose_threshold, fit, out_of_fold
-from prepare import PREPARED
-
-MODELS = ROOT / "models"
-JOBLIB = MODELS / "model_pulsar.joblib"
-CARD = MODELS / "model.json"
 
 
 def main() -> int:

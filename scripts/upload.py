@@ -14,10 +14,8 @@ import subprocess
 from botocore.exceptions import ClientError
 
 from common import ROOT, TargetError, UserError, read_json, run, say, sha256, write_atomically
-from evaluate import FOLDS
-from package import ARCHIVE, RELEASED
+from files import ARCHIVE, CARD, FOLDS, RELEASED
 from target import aws_command, resolve
-from train import CARD
 
 KEY = "model.tar.gz"
 

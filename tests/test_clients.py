@@ -11,7 +11,7 @@ from conftest import IMAGE, ROOT
 PAYLOAD = "payloads/pulsar-realtime.json"
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 # Modules and tools without a command line of their own.
-NO_COMMAND = {"common", "inference", "model", "report", "setup", "target"}
+NO_COMMAND = {"common", "files", "inference", "model", "report", "setup", "target"}
 
 
 @pytest.fixture(scope="module")

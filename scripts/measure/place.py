@@ -18,14 +18,13 @@ import numpy as np
 
 import model
 from common import ROOT, UserError, load_params
+from files import ARCHIVE, CARD, INFERENCE, JOBLIB, PREPARED
 from htru2 import load
 from orchestrator.contract import PROVISION_PATH
 from orchestrator.sandbox.archive import unpack
-from package import ARCHIVE, INFERENCE, pack
-from prepare import PREPARED
+from package import pack
 from status import IN_PROGRESS, IN_SERVICE, fetch, verdict
 from target import REALTIME, Target, ask, load_payload
-from train import CARD, JOBLIB
 
 DEFAULT, FOREST = "default", "RF(10)"
 

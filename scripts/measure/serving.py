@@ -11,9 +11,9 @@ import pandas as pd
 
 import inference
 from common import UserError, say
+from files import INFERENCE
 from measure import load, servers
 from measure.place import DEFAULT, FOREST, Place, sandbox
-from package import INFERENCE
 
 CLIENTS = (1, 8, 32)
 PLAIN = Path(__file__).with_name("plain_inference.py")
