@@ -7,6 +7,7 @@ what it has begun. A process that dies is started again; one that keeps dying is
 
 import contextlib
 import logging
+import shutil
 import tempfile
 import threading
 import time
@@ -31,8 +32,14 @@ class Fleet:
         self._state = state
         self._folder = folder
         self._commands = commands
-        # Not below the state folder: a Unix socket's path is limited to some 100 bytes.
+        # Not below the state folder: a Unix socket's path is limited to some 100 bytes. The link
+        # leads to what a killed sandbox left there.
+        self._link = folder / "sockets"
+        if self._link.is_symlink():
+            shutil.rmtree(self._link.resolve(), ignore_errors=True)
+            self._link.unlink()
         self._sockets = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self._link.symlink_to(self._sockets)
         self._instances: dict[str, Instance] = {}
         self._crashes: dict[str, deque] = {}
         self._lock = threading.RLock()
@@ -116,6 +123,7 @@ class Fleet:
             stop.join()
         with contextlib.suppress(OSError):
             self._sockets.rmdir()
+            self._link.unlink()
 
     @staticmethod
     def _retire(instance: Instance) -> None:

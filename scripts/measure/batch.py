@@ -87,7 +87,7 @@ def floors(place: Place, path: Path) -> dict[tuple, float]:
 def table(medians: pd.Series) -> str:
     seconds = medians[SCORE, :, "s"]
     lines = [f"{'candidates':>12}{'s':>8}{'rows/s':>12}{'us/row after the start':>24}{'MiB':>6}"]
-    each = {size: (seconds[size] - seconds[1]) / size * 1e6 for size in SIZES[1:]}
+    each = {size: (seconds[size] - seconds[1]) / size * 1e6 for size in SIZES if size >= FLOOR}
     for size in SIZES:
         after = f"{each[size]:.2f}" if size in each else ""
         lines.append(

@@ -26,7 +26,7 @@ from orchestrator.images import image_uri
 from orchestrator.plan import sklearn_environment
 from orchestrator.sandbox.process import Instance, warm_up
 
-PEERS = ROOT / ".venv-peers" / "bin"
+PEERS = ROOT / ".venv-peers"
 START_SECONDS = 60
 CSV = {"Content-Type": "text/csv", "Accept": "text/csv"}
 
@@ -125,7 +125,7 @@ def sagemaker(place: Place, model: str, code: Path) -> Iterator[Server]:
     bind = f"unix:{folder}/gunicorn.sock" if nginx else f"127.0.0.1:{port}"
     search = f"{folder}/model/code,{Path(__file__).parent}"
     gunicorn = [
-        PEERS / "gunicorn", "--timeout", "60", "-k", "gevent", "--pythonpath", search, "-b", bind,
+        PEERS / "bin" / "gunicorn", "--timeout", "60", "-k", "gevent", "--pythonpath", search, "-b", bind,
         "--worker-connections", "2000", "-w", "2", "--log-level", "info", "sagemaker_app:main",
     ]  # fmt: skip
     environment = sklearn_environment() | {
@@ -210,6 +210,6 @@ def mlserver(place: Place, model: str) -> Iterator[Server]:
         request,
         lambda answer: json.loads(answer)["outputs"][0]["data"][1],
     )
-    command = [PEERS / "mlserver", "start", folder]
+    command = [PEERS / "bin" / "mlserver", "start", folder]
     with _running(command, folder, folder / "log", server, {}) as answering:
         yield answering

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 import inference
-from common import UserError, say
+from common import UserError, load_params, say
 from files import INFERENCE
 from measure import load, servers
 from measure.place import DEFAULT, FOREST, Place, sandbox
+from orchestrator.images import DEFAULT_IMAGE
 
 CLIENTS = (1, 8, 32)
 PLAIN = Path(__file__).with_name("plain_inference.py")
@@ -39,8 +40,11 @@ def measure(place: Place) -> dict[tuple, float]:
 
 
 def _peers(place: Place, model: str) -> Iterator[tuple[str, AbstractContextManager]]:
-    if not servers.PEERS.exists():
+    if not (servers.PEERS / "ready").exists():
         say("bench: the peers are left out, they are not installed (make bench does it)")
+        return
+    if load_params()["image"] != DEFAULT_IMAGE:
+        say(f"bench: the peers are left out, they have the scikit-learn of {DEFAULT_IMAGE}")
         return
     yield BASE, servers.sagemaker(place, model, PLAIN)
     yield "  with our inference.py", servers.sagemaker(place, model, INFERENCE)
