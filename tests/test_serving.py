@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -301,3 +302,14 @@ def test_the_package_is_what_is_served(archive, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(pack(members))
     unpack(tmp_path / "a.tar.gz", tmp_path / "model")
     assert {name: (tmp_path / "model" / name).read_bytes() for name in members} == members
+
+
+def test_whether_a_process_lives_can_be_asked_from_several_threads_at_once(default_functions):
+    """The event loop asks with every request, and a thread every tenth of a second."""
+    instance = default_functions.instance
+
+    def ask(_) -> bool:
+        return all(instance.alive for _ in range(10_000))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(4)))

@@ -87,6 +87,7 @@ class Fleet:
         }
         instance = Instance(job, self._folder / "logs" / f"{endpoint}.log")
         instance.wait_until_ready()
+        log.info("endpoint %s is process %d", endpoint, instance.pid)
         return instance
 
     def turn_traffic(self, endpoint: str, instance: Instance) -> None:

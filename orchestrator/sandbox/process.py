@@ -43,7 +43,7 @@ class Instance:
     """A running process; whoever holds it must `stop` it."""
 
     def __init__(self, job: dict, log_path: Path) -> None:
-        """Start the process for a job, which `serve.run` describes."""
+        """Start the process for a job, which `serve.run` describes; ResourceFailed if it cannot."""
         self.config = job["config"]
         self.variant = job["variant"]
         self.socket = job["socket"]
@@ -56,15 +56,21 @@ class Instance:
         # by our own death: an endpoint never outlives the sandbox.
         self._line, theirs = FORKS.Pipe()
         self._process = FORKS.Process(target=_serve, args=(job, environment, str(log_path), theirs))
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except (OSError, EOFError) as error:
+            raise ResourceFailed(f"The process cannot be started: {error}") from None
+        finally:
+            theirs.close()
         self._stopped = False
-        self._end = select.poll()
-        self._end.register(self._process.sentinel, select.POLLIN)
 
     @property
     def alive(self) -> bool:
-        return not self._stopped and not self._end.poll(0)
+        if self._stopped:
+            return False
+        end = select.poll()  # a new one each time: several threads ask, and must not share it
+        end.register(self._process.sentinel, select.POLLIN)
+        return not end.poll(0)
 
     @property
     def pid(self) -> int:

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import socket
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class Sandbox:
             answer = await self._answer(service, scope, headers, body)
         except AwsError as error:
             answer = gate.refusal(service, error)
-        except (OSError, sqlite3.Error) as error:
+        except Exception as error:
             log.exception("a request could not be answered")
             message = f"The sandbox could not do it: {error}"
             answer = gate.refusal(service, AwsError("InternalFailure", message, 500))

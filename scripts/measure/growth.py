@@ -50,7 +50,7 @@ def table(medians: pd.Series) -> str:
 
 
 def plot(axes, medians: pd.Series) -> None:
-    for key in ("status, p50 ms", "one more in service, s"):
+    for key in ("status, p50 ms", "status, p99 ms"):
         medians[:, key].plot(ax=axes, marker="o", label=key, logx=True)
-    axes.set(xlabel="pipelines", ylim=(0, None))
+    axes.set(xlabel="pipelines", ylabel="ms", ylim=(0, None))
     axes.legend()

@@ -120,6 +120,7 @@ def sagemaker(place: Place, model: str, code: Path) -> Iterator[Server]:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(place.models[model], folder / "model")
     shutil.copy(code, folder / "model" / "code" / "inference.py")
+    (folder / "code").mkdir()  # or both workers make it, and one of them dies of it
     port = _free_port()
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     bind = f"unix:{folder}/gunicorn.sock" if nginx else f"127.0.0.1:{port}"

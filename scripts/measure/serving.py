@@ -18,7 +18,7 @@ from orchestrator.images import DEFAULT_IMAGE
 
 CLIENTS = (1, 8, 32)
 PLAIN = Path(__file__).with_name("plain_inference.py")
-BASE = "SageMaker's code"
+BASE, PING = "SageMaker's code", "  its /ping, HTTP alone"
 
 
 def measure(place: Place) -> dict[tuple, float]:
@@ -71,7 +71,7 @@ def ping(place: Place, model: str, server: servers.Server) -> dict[tuple, float]
     for clients in CLIENTS:
         message = b"GET /ping HTTP/1.1\r\nHost: endpoint\r\n\r\n"
         for key, value in load.load(server.address, message, clients, place.seconds).items():
-            figures[(model, "  its /ping, HTTP alone", clients, key)] = value
+            figures[(model, PING, clients, key)] = value
     return figures
 
 
@@ -128,7 +128,7 @@ def table(medians: pd.Series) -> str:
 
 
 def plot(axes, medians: pd.Series) -> None:
-    """Requests a second at the most clients, by server and model."""
-    rate = medians[:, :, CLIENTS[-1], "requests/s"].unstack(0)
+    """Requests a second at the most clients, by server and model, without the floors."""
+    rate = medians[:, :, CLIENTS[-1], "requests/s"].unstack(0).drop(index=PING)
     rate = rate.reindex(medians.index.unique(1).intersection(rate.index, sort=False)[::-1])
     rate.plot.barh(ax=axes, xlabel=f"requests/s, {CLIENTS[-1]} clients", ylabel="")

@@ -43,7 +43,7 @@ def measure(place: Place) -> dict[tuple, float]:
 
 
 def table(medians: pd.Series) -> str:
-    formats = {"s": "{:28}{:8.2f} s", "MiB": "{:28}{:6.0f}   MiB"}
+    formats = {"s": "{:28}{:8.3f} s", "MiB": "{:28}{:6.0f}    MiB"}
     return "\n".join(formats[unit].format(step, value) for (step, unit), value in medians.items())
 
 
