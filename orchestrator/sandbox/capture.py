@@ -54,8 +54,7 @@ class Capture:
             data["endpointInput"] = self._side("INPUT", *request)
         if "Output" in self._modes:
             data["endpointOutput"] = self._side("OUTPUT", *answer)
-        # Not uuid4: it asks the kernel for bits that no one may guess, a tenth of a request's time.
-        event = {"eventId": str(uuid.UUID(int=random.getrandbits(128), version=4))}
+        event = {"eventId": str(uuid.uuid4())}
         if inference_id:
             event["inferenceId"] = inference_id
         event["inferenceTime"] = f"{time:%Y-%m-%dT%H:%M:%SZ}"
