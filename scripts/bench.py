@@ -80,8 +80,11 @@ def main() -> int:
         SECTIONS[name].plot(axes, medians)
         axes.set_title(name)
         if not arguments.json:
-            wide = [(max(v) - min(v)) / statistics.median(v) for v in values.values()]
-            print(f"\n{name} (half of the figures range within {statistics.median(wide):.0%})\n")
+            wide = statistics.median(
+                (max(v) - min(v)) / statistics.median(v) for v in values.values()
+            )
+            spread = f" (half of the figures range within {wide:.0%})" if len(repeats) > 1 else ""
+            print(f"\n{name}{spread}\n")
             print(SECTIONS[name].table(medians), flush=True)
     figure.tight_layout()
     RESULTS.parent.mkdir(exist_ok=True)
