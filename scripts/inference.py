@@ -257,8 +257,8 @@ def evaluator(estimator, width):
     """A function from rows to probabilities, the same as `predict_proba` to 1e-9.
 
     scikit-learn spends a millisecond of bookkeeping per call on a vote of networks, or on a
-    forest, whose arithmetic takes microseconds. Where this module can do that arithmetic itself, and gets
-    the same answers, it does.
+    forest, whose arithmetic takes microseconds. Where this module can do that arithmetic itself,
+    and gets the same answers, it does.
     """
 
     def reference(data):

@@ -47,10 +47,10 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print what went as JSON")
     arguments = parser.parse_args()
-    if target.name() != "aws":
-        raise TargetError("landing is for AWS; on a laptop there is make destroy",
-                          "make land TARGET=aws, or make destroy")  # fmt: skip
-    session, stack = target.aws_session(), target.stack_name()
+    session, stack = target.on_aws(
+        "landing is for AWS; on a laptop there is make destroy",
+        "make land TARGET=aws, or make destroy",
+    )
     # The stack may have failed and have no outputs: what is needed to delete is a session.
     place = target.Target("", "", session)
     with target.explained():

@@ -84,10 +84,10 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the stack's outputs as JSON")
     arguments = parser.parse_args()
-    if target.name() != "aws":
-        raise TargetError("launching is for AWS; on a laptop there is the sandbox",
-                          "make launch TARGET=aws, or make sandbox")  # fmt: skip
-    session, stack = target.aws_session(), target.stack_name()
+    session, stack = target.on_aws(
+        "launching is for AWS; on a laptop there is the sandbox",
+        "make launch TARGET=aws, or make sandbox",
+    )
     say(cost.table(cost.estimate()))
     confirm(f"Launch {stack} in {session.region_name}?")
     with target.explained():

@@ -122,6 +122,13 @@ def aws_session() -> boto3.Session:
     return session
 
 
+def on_aws(refusal: str, remedy: str) -> tuple[boto3.Session, str]:
+    """Session and stack of a verb that is for AWS alone; TargetError on a laptop."""
+    if name() != "aws":
+        raise TargetError(refusal, remedy)
+    return aws_session(), stack_name()
+
+
 def stack_name() -> str:
     return os.environ.get("STACK", STACK)
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -136,22 +136,14 @@ def sagemaker(place: Place, model: str, code: Path) -> Iterator[Server]:
     host = f"127.0.0.1:{port}"
     request = load.request("/invocations", host, place.row, CSV)
     server = Server(("127.0.0.1", port), request, _csv_probability)
-    log = folder / "log"
-    if nginx is None:
-        with _running(gunicorn, folder, log, server, environment) as answering:
-            yield answering
-        return
-    (folder / "nginx.conf").write_text(NGINX % {"folder": folder, "host": host})
-    front = subprocess.Popen(
-        [nginx, "-e", folder / "nginx.log", "-c", folder / "nginx.conf"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        with _running(gunicorn, folder, log, server, environment) as answering:
-            yield answering
-    finally:
-        front.terminate()
-        front.wait()
+    with ExitStack() as stack:
+        if nginx:
+            (folder / "nginx.conf").write_text(NGINX % {"folder": folder, "host": host})
+            command = [nginx, "-e", folder / "nginx.log", "-c", folder / "nginx.conf"]
+            front = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(front.wait)
+            stack.callback(front.terminate)
+        yield stack.enter_context(_running(gunicorn, folder, folder / "log", server, environment))
 
 
 # What the container's template comes to, but for the places of its files.

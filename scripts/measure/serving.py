@@ -18,7 +18,9 @@ from orchestrator.images import DEFAULT_IMAGE
 
 CLIENTS = (1, 8, 32)
 PLAIN = Path(__file__).with_name("plain_inference.py")
-BASE, PING = "SageMaker's code", "  its /ping, HTTP alone"
+BASE = "SageMaker's code"
+PING = "  its /ping, HTTP alone"  # the floor: the same process asked for nothing
+PING_REQUEST = b"GET /ping HTTP/1.1\r\nHost: endpoint\r\n\r\n"
 
 
 def measure(place: Place) -> dict[tuple, float]:
@@ -32,7 +34,7 @@ def measure(place: Place) -> dict[tuple, float]:
             figures |= under_load(place, "sandbox, signed", model, server)
         with servers.process(place, model) as server:
             figures |= under_load(place, "endpoint process", model, server)
-            figures |= ping(place, model, server)
+            figures |= by_clients(place, PING, model, server.address, PING_REQUEST)
         for name, started in _peers(place, model):
             with started as server:
                 figures |= under_load(place, name, model, server)
@@ -56,22 +58,18 @@ def under_load(place: Place, name: str, model: str, server: servers.Server) -> d
     answer = server.probability(load.ask(server.address, server.request))
     if abs(answer - place.probability(model)) > 1e-9:
         raise UserError(f"{name} answers {answer} for {model}, not {place.probability(model)}")
-    figures = {}
     load.load(server.address, server.request, 2, min(1.0, place.seconds))  # every worker warm
+    return by_clients(place, name, model, server.address, server.request)
+
+
+def by_clients(
+    place: Place, name: str, model: str, address: load.Address, message: bytes
+) -> dict[tuple, float]:
+    figures = {}
     for clients in CLIENTS:
         say(f"bench: {name.strip()}, {model}, {clients} clients")
-        for key, value in load.load(server.address, server.request, clients, place.seconds).items():
+        for key, value in load.load(address, message, clients, place.seconds).items():
             figures[(model, name, clients, key)] = value
-    return figures
-
-
-def ping(place: Place, model: str, server: servers.Server) -> dict[tuple, float]:
-    """The floor of HTTP: the same process asked for nothing."""
-    figures = {}
-    for clients in CLIENTS:
-        message = b"GET /ping HTTP/1.1\r\nHost: endpoint\r\n\r\n"
-        for key, value in load.load(server.address, message, clients, place.seconds).items():
-            figures[(model, PING, clients, key)] = value
     return figures
 
 

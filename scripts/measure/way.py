@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pandas as pd
 
@@ -26,9 +27,9 @@ def measure(place: Place) -> dict[tuple, float]:
         again = ("dvc", "repro", "--quiet", "--force", "--single-item", stage)
         timed(f"dvc repro {stage}", lambda again=again: command(*again))
     timed("dvc repro, nothing to do", lambda: command("dvc", "repro", "--quiet"))
-    context = sandbox(place.folder / "sandbox")
-    running = timed("sandbox, start", context.__enter__)
-    try:
+    with ExitStack() as stack:
+        started = sandbox(place.folder / "sandbox")
+        running = timed("sandbox, start", lambda: stack.enter_context(started))
         bucket = running.target.bucket
         copy = ("aws", "s3", "cp", str(place.archives[DEFAULT]), f"s3://{bucket}/model.tar.gz")
         timed("aws s3 cp", lambda: command(*copy, env=running.target.environment))
@@ -37,8 +38,6 @@ def measure(place: Place) -> dict[tuple, float]:
         timed("the first request", lambda: load.ask(server.address, server.request))
         timed("predict.py", lambda: running.script("predict", "--endpoint", "bench"))
         figures |= {tuple(name.split(", ")): value for name, value in running.memory().items()}
-    finally:
-        context.__exit__(None, None, None)
     return figures
 
 
