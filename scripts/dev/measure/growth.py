@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pandas as pd
 
-from common import say
+from clients.api import ask
+from common.output import say
 from measure import load, servers
 from measure.place import DEFAULT, Place, sandbox
 from orchestrator.contract import STATUS_PATH
-from target import ask
 
 PIPELINES = (1, 10, 100)
 ASKED = 1000  # calls of /pipelinestatus, over all pipelines in turn

@@ -16,17 +16,21 @@ import boto3
 import joblib
 import numpy as np
 
-import model
-from common import ROOT, UserError, load_params
-from files import ARCHIVE, CARD, INFERENCE, JOBLIB, PREPARED
-from htru2 import load
+from candidates.htru2 import load
+from clients.api import IN_PROGRESS, IN_SERVICE, ask, status_of, verdict
+from clients.payloads import REALTIME, load_payload
+from clients.target import Target
+from common import ROOT
+from common.errors import UserError
+from common.files import ARCHIVE, CARD, INFERENCE, JOBLIB, PREPARED
+from common.params import load_params
+from learning import estimators
 from orchestrator.contract import PROVISION_PATH
-from orchestrator.sandbox.archive import unpack
-from package import pack
-from status import IN_PROGRESS, IN_SERVICE, fetch, verdict
-from target import REALTIME, Target, ask, load_payload
+from orchestrator.sandbox.hosting.archive import unpack
+from scoring.packing import pack
 
 DEFAULT, FOREST = "default", "RF(10)"
+ENDPOINT = "sandbox endpoint"  # how an endpoint's process is titled
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Place:
     def archives(self) -> dict[str, Path]:
         """Packages by model: the trained one, and the original project's random forest."""
         features, classes = load(PREPARED / "train.csv")
-        forest = model.fit(model.build(load_params()["train"], "random_forest"), features, classes)
+        forest = estimators.fit(
+            estimators.build(load_params()["train"], "random_forest"), features, classes
+        )
         buffer = io.BytesIO()
         joblib.dump(forest, buffer)
         path = self.folder / "forest.tar.gz"
@@ -86,7 +92,8 @@ class Sandbox:
         )
         self.target = Target(
             variables["ORCHESTRATOR_URL"], variables["ASSETS_BUCKET"], session,
-            variables["AWS_ENDPOINT_URL"], self._environment | variables,
+            variables["AWS_ENDPOINT_URL"], variables["AWS_ENDPOINT_URL_S3"],
+            self._environment | variables,
         )  # fmt: skip
 
     def script(self, name: str, *arguments: str) -> str:
@@ -105,16 +112,20 @@ class Sandbox:
             "data_capture_location": f"{self.target.bucket}/{name}/datacapture",
         }
         pipeline = ask(self.target, PROVISION_PATH, payload)["pipeline_id"]
-        while (state := verdict(fetch(self.target, pipeline))) == IN_PROGRESS:
+        while (state := verdict(status_of(self.target, pipeline))) == IN_PROGRESS:
             time.sleep(0.02)
         if state != IN_SERVICE:
             raise UserError(f"the pipeline {name} failed", f"scripts/status.py --id {pipeline}")
         return pipeline
 
     def memory(self) -> dict[str, float]:
-        """MiB of the sandbox, and of an endpoint's process, the mean of them all."""
-        endpoints = [_memory(pid) for pid in endpoint_processes(self.pid)]
-        return {"sandbox, MiB": _memory(self.pid), "an endpoint, MiB": float(np.mean(endpoints))}
+        """MiB of everything but endpoints, of the store alone, of an endpoint (the mean)."""
+        tree = processes(self.pid)
+        endpoints = [_memory(pid) for pid, title in tree.items() if ENDPOINT in title]
+        store = [_memory(pid) for pid, title in tree.items() if "weed" in title]
+        everything = sum(map(_memory, tree))
+        figures = {"sandbox, MiB": everything - sum(endpoints), "  its store, MiB": sum(store)}
+        return figures | ({"an endpoint, MiB": float(np.mean(endpoints))} if endpoints else {})
 
 
 def _memory(pid: int) -> float:
@@ -126,11 +137,19 @@ def _memory(pid: int) -> float:
         return int(command("ps", "-o", "rss=", "-p", str(pid))) / 1024
 
 
-def endpoint_processes(sandbox: int) -> list[int]:
-    """The sandbox's grandchildren, forked by a child of its."""
-    table = command("ps", "-axo", "pid=,ppid=").split()
-    parent = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
-    return [pid for pid in parent if parent.get(parent[pid]) == sandbox]
+def processes(root: int) -> dict[int, str]:
+    """A process and all that descends from it, with their titles."""
+    table = [
+        line.split(None, 2) for line in command("ps", "-axwwo", "pid=,ppid=,args=").splitlines()
+    ]
+    found = {int(pid): title for pid, _, title in table if int(pid) == root}
+    while more := {
+        int(pid): title
+        for pid, parent, title in table
+        if int(parent) in found and int(pid) not in found
+    }:
+        found |= more
+    return found
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
-from common import BadParams
+from common.errors import BadParams
 
 
 def _networks(params: dict, seed: int):
@@ -113,8 +113,10 @@ def choose_threshold(
         score = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         return float(thresholds[np.argmax(score[:-1])])
     fpr, recall, thresholds = roc_curve(classes, probability, drop_intermediate=False)
+    # The first of them is infinite: nothing is called a pulsar. JSON has no such number.
+    thresholds = np.minimum(thresholds, np.nextafter(probability.max(), np.inf))
     if rule == "g_mean":
-        return float(min(thresholds[np.argmax(recall * (1 - fpr))], 1.0))
+        return float(thresholds[np.argmax(recall * (1 - fpr))])
     if rule == "fpr":
-        return float(min(thresholds[np.searchsorted(fpr, max_fpr, side="right") - 1], 1.0))
+        return float(thresholds[np.searchsorted(fpr, max_fpr, side="right") - 1])
     raise BadParams(f"params.yaml: train.threshold is {rule!r}", "one of: fpr, g_mean, f1")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,12 +19,15 @@ from urllib.parse import urlsplit
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from common import ROOT, UserError, load_params
+from common import ROOT
+from common.errors import UserError
+from common.params import load_params
 from measure import load
 from measure.place import Place, Sandbox
 from orchestrator.images import image_uri
-from orchestrator.plan import sklearn_environment
-from orchestrator.sandbox.process import Instance, warm_up
+from orchestrator.pipelines.realtime import sklearn_environment
+from orchestrator.sandbox.hosting.process import start
+from orchestrator.sandbox.nursery import Nursery
 
 PEERS = ROOT / ".venv-peers"
 START_SECONDS = 60
@@ -46,11 +49,11 @@ def _csv_probability(answer: bytes) -> float:
 def process(place: Place, model: str) -> Iterator[Server]:
     """An endpoint's process on its own socket, data capture on."""
     folder = place.folder / "process"
-    folder.mkdir(exist_ok=True)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
     job = {
-        "config": "bench", "variant": "AllTraffic",
+        "endpoint": "bench", "config": "bench", "variant": "AllTraffic",
         "model_dir": str(place.models[model]), "spool": str(folder / "spool"),
-        "socket": str(folder / "socket"), "environment": sklearn_environment(),
+        "environment": sklearn_environment(), "command": None,
         "image": image_uri("sklearn", load_params()["image"], "us-east-1"),
         "capture": {
             "EnableCapture": True, "InitialSamplingPercentage": 100,
@@ -58,14 +61,16 @@ def process(place: Place, model: str) -> Iterator[Server]:
             "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
         },
     }  # fmt: skip
-    warm_up()
-    running = Instance(job, folder / "log")
+    nursery = Nursery([])
+    nursery.warm_up()
+    with chdir(folder):
+        running = start(nursery, "endpoint", job, folder / "log")
     try:
-        running.wait_until_ready()
         request = load.request("/invocations", "endpoint", place.row, CSV)
-        yield Server(job["socket"], request, _csv_probability)
+        yield Server(str(folder / "run" / "endpoint.sock"), request, _csv_probability)
     finally:
         running.stop()
+        nursery.close()
 
 
 def through_sandbox(place: Place, sandbox: Sandbox, endpoint: str) -> Server:

@@ -1,7 +1,5 @@
 """What a candidate is: the eight features of HTRU2, their names, bounds and checks.
 
-    python scripts/htru2.py data/candidates.csv      # check a file; show the moment bound
-
 The first four describe the folded profile (128 bins of 8 bits), the last four the curve of
 S/N over DM (1196 trials of 8 bits). The published description names the third and fourth
 moment of each the wrong way round; the names here are what the numbers are. The proof is a
@@ -9,14 +7,14 @@ bound that no sample can break, excess kurtosis >= skewness^2 - 2 (Pearson 1916)
 every row of HTRU2 keeps under these names.
 """
 
-import argparse
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from common import BadData, print_json, run, sha256
+from common.errors import BadData
+from common.files import sha256
 
 FEATURES = [
     "profile_mean",
@@ -131,44 +129,3 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, 8) and classes (n,) of a file that `to_csv` wrote."""
     frame = pd.read_csv(path)
     return frame[FEATURES].to_numpy(float), frame[LABEL].to_numpy(int)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    try:
-        text = arguments.file.read_text(errors="replace")
-    except OSError as error:
-        raise BadData(f"{arguments.file}: {error.strerror}") from None
-    data = parse(text, arguments.file.name)
-    report = {
-        "rows": len(data),
-        "pulsars": int((data[:, 8] == 1).sum()),
-        "content": content_hash(data),
-        "published": content_hash(data) == PUBLISHED,
-        "rows_below_the_bound": {},
-    }
-    for what, skewness, kurtosis in MOMENTS:
-        ours = int((bound_excess(data, skewness, kurtosis) < -BOUND_SLACK).sum())
-        swapped = int((bound_excess(data, kurtosis, skewness) < -BOUND_SLACK).sum())
-        report["rows_below_the_bound"][what] = {"our_names": ours, "published_names": swapped}
-    if arguments.json:
-        print_json(report)
-    else:
-        print(
-            f"{report['rows']} candidates, {report['pulsars']} pulsars, content {report['content'][:16]}"
-        )
-        print("rows with excess kurtosis below skewness^2 - 2:")
-        for what, counts in report["rows_below_the_bound"].items():
-            print(f"  {what:8} {counts['our_names']:6} with our names")
-            print(f"  {'':8} {counts['published_names']:6} with the published ones")
-    check(data, arguments.file.name)
-    return 0
-
-
-if __name__ == "__main__":
-    run(main)

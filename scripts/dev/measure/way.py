@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pandas as pd
 
-from common import say
+from common.output import say
 from measure import load, servers
 from measure.place import DEFAULT, Place, command, sandbox
 

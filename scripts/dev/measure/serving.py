@@ -9,12 +9,14 @@ import joblib
 import numpy as np
 import pandas as pd
 
-import inference
-from common import UserError, load_params, say
-from files import INFERENCE
+from common.errors import UserError
+from common.files import INFERENCE
+from common.output import say
+from common.params import load_params
 from measure import load, servers
 from measure.place import DEFAULT, FOREST, Place, sandbox
 from orchestrator.images import DEFAULT_IMAGE
+from scoring import inference
 
 CLIENTS = (1, 8, 32)
 PLAIN = Path(__file__).with_name("plain_inference.py")
@@ -27,7 +29,7 @@ def measure(place: Place) -> dict[tuple, float]:
     figures: dict[tuple, float] = {}
     for model in (DEFAULT, FOREST):
         figures |= one_row(place, model)
-        with sandbox(place.folder / "sandbox") as running:
+        with sandbox(place.folder / f"sandbox-{model}") as running:
             running.upload(place.archives[model], "model.tar.gz")
             running.deploy("bench", "model.tar.gz")
             server = servers.through_sandbox(place, running, "bench")

@@ -11,10 +11,12 @@ import joblib
 import pandas as pd
 from pyarrow import csv
 
-import inference
-import simulate
-from common import ROOT, UserError, say
+from candidates import simulator
+from common import ROOT
+from common.errors import UserError
+from common.output import say
 from measure.place import DEFAULT, Place
+from scoring import inference
 
 SIZES = (1, 10_000, 100_000, 1_000_000, 10_000_000)
 SIMULATED = 20_000  # candidates, over and over again
@@ -26,7 +28,7 @@ FLOORS = (PYARROW, PANDAS, OURS, PREDICT)
 
 
 def measure(place: Place) -> dict[tuple, float]:
-    features, _ = simulate.simulate(SIMULATED // 10, SIMULATED - SIMULATED // 10, seed=7)
+    features, _ = simulator.simulate(SIMULATED // 10, SIMULATED - SIMULATED // 10, seed=7)
     lines = pd.DataFrame(features).to_csv(index=False, header=False).encode()
     figures: dict[tuple, float] = {}
     for size in SIZES:
