@@ -6,26 +6,23 @@ is taken by a command of the user's, which this process starts and forwards to.
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import aiohttp
 import numpy as np
 import uvloop
+from setproctitle import setproctitle
 
 from orchestrator.sandbox import web
-from orchestrator.sandbox.capture import Capture
-from orchestrator.sandbox.container import INTERNAL_ERROR, Container, ContainerFailed, page
+from orchestrator.sandbox.children import Line
+from orchestrator.sandbox.hosting.capture import Capture
+from orchestrator.sandbox.hosting.container import INTERNAL_ERROR, Container, ContainerFailed, page
 from orchestrator.sandbox.web import Answer
 
 log = logging.getLogger("endpoint")
@@ -45,6 +42,7 @@ METHODS = {
     "/invocations": ("POST", "OPTIONS"),
     "/execution-parameters": ("HEAD", "GET", "OPTIONS"),
 }
+HEARD_SECONDS = 10  # for the reason of a failure to be read
 COMMAND_SECONDS = 120  # how long a user's command may take to answer its first ping
 
 
@@ -133,6 +131,8 @@ class Command:
 
     async def started(self) -> None:
         """Wait for the first ping that succeeds."""
+        import aiohttp  # 8 MB that other endpoints do without
+
         self._session = aiohttp.ClientSession()
         for _ in range(COMMAND_SECONDS * 10):
             if self._process.poll() is not None:
@@ -167,12 +167,13 @@ class Command:
             self._process.kill()
 
 
-async def run(job: dict, ready: Callable[[], None]) -> None:
-    """Serve until a signal comes.
+async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve on a listening socket until a signal comes.
 
-    The job: `model_dir`, the unpacked model; `image` and `environment` of its container;
-    `command`, where one stands for a custom image; `socket` to listen on; `capture`, the
-    DataCaptureConfig, and `spool`, the folder for what is captured.
+    The job: `endpoint` and `config`, the names of what is served; `model_dir`, the unpacked model;
+    `image` and `environment` of its container; `command`, where one stands for a custom image;
+    `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; and `folder`, the
+    sandbox's, below which `socket` and `line` are.
     """
     model_dir, environment = Path(job["model_dir"]), job["environment"]
     command = job.get("command")
@@ -185,7 +186,8 @@ async def run(job: dict, ready: Callable[[], None]) -> None:
         if command:
             await container.started()
         service = Service(container, capture)
-        serving = await web.start(service, drain_seconds=60, uds=job["socket"])
+        # The fronts keep their connections; whoever closes one may do so under a request.
+        serving = await web.start(service, [listener], drain_seconds=60, idle_seconds=86400)
         ready()
         while not serving.done():
             await asyncio.wait([serving], timeout=0.5)
@@ -196,29 +198,36 @@ async def run(job: dict, ready: Callable[[], None]) -> None:
             container.stop()
 
 
-def main(job: dict, environment: dict[str, str], log_path: str, line: Connection) -> None:
-    """Serve a job with this environment, what is printed going to the log.
+def main(job: dict, environment: dict[str, str]) -> int:
+    """Serve a job with this environment, what is printed going to the log; the exit code.
 
-    Says on the line `{"ready": true}`, or `{"failed": why}`, and ends when it is closed.
+    Says on its line that it is ready, or why it has failed.
     """
-    log_file = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log_file = os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log_file, stream.fileno())
         stream.reconfigure(line_buffering=True)
+    os.close(log_file)
     os.environ.clear()
     os.environ.update(environment)
     np.random.seed()  # a fork would go on with its parent's numbers, as would its siblings
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
-
-    def end_with_the_sandbox() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            line.recv_bytes()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=end_with_the_sandbox, daemon=True).start()
+    setproctitle(f"sandbox endpoint {job['endpoint']} {job['folder']}")
+    os.chdir(job["folder"])
+    about = {key: job[key] for key in ("endpoint", "config", "variant", "socket")}
+    line = Line(job["line"], {"kind": "endpoint"} | about)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(job["socket"])
+    listener.listen(1024)
     try:
-        uvloop.run(run(job, lambda: line.send_bytes(b'{"ready": true}')))
+        os.chdir(job["model_dir"])
+        uvloop.run(run(job, listener, lambda: line.tell(ready=True)))
+        return 0
     except ContainerFailed as error:
-        line.send_bytes(json.dumps({"failed": str(error)}).encode())
-        sys.exit(1)
+        line.tell(failed=str(error))
+        line.wait_until_heard(HEARD_SECONDS)
+        return 1
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(job["folder"], job["socket"]))
