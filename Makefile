@@ -138,9 +138,9 @@ cost: setup
 ##@ development
 
 .PHONY: test
-## the quick tests (ALL=1: the slow ones too)
+## the quick tests (ALL=1: the slow ones too; ONLY=tests/test_model.py: these)
 test: $(VENV)/ready-dev-$(IMAGE)
-	@python -m pytest $(if $(ALL),-m "")
+	@python -m pytest $(if $(ALL),-m "") $(ONLY)
 
 .PHONY: lint
 ## ruff: lint and format
@@ -148,10 +148,10 @@ lint: $(VENV)/ready-dev-$(IMAGE)
 	@ruff check . && ruff format --check .
 
 .PHONY: bench
-## serving, batch, the way, growth: measured beside peers and floors (SECTION=serving: that one)
+## serving, store, batch, the way, growth: measured beside peers and floors (SECTION=serving: that one)
 bench: train
 	@$(MAKE) -s .venv-peers/ready || echo "bench: the peers cannot be installed here, and are left out" >&2
-	@python scripts/bench.py $(SECTION)
+	@python scripts/dev/bench.py $(SECTION)
 
 .PHONY: soak
 ## load and faults for SECONDS=60: deploys and kill -9 at full rate, nothing wrong, nothing lost
@@ -176,7 +176,7 @@ format: $(VENV)/ready-dev-$(IMAGE)
 .PHONY: lock
 ## resolve the requirements anew
 lock: $(VENV)/ready-dev-$(IMAGE)
-	@python scripts/lock.py
+	@python scripts/dev/lock.py
 
 .PHONY: clean
 ## remove what was made: models, evaluation, data, the sandbox's state
@@ -185,14 +185,13 @@ clean:
 	@rm -rf data/candidates.csv data/source.json data/prepared models/*.* evaluation/*.* evaluation/plots .sandbox
 
 $(VENV)/ready-$(IMAGE): $(LOCK)
-	@$(PYTHON) scripts/setup.py $(VENV) $(LOCK) $(IMAGE)
+	@$(PYTHON) scripts/setup.py $(VENV) $(LOCK) --image $(IMAGE)
 	@touch $@
 
 $(VENV)/ready-dev-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-dev.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PY) scripts/setup.py $(VENV) requirements-dev.txt --add
 	@touch $@
 
 .venv-%/ready: requirements-%.txt
-	@$(PYTHON) -m venv .venv-$*
-	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$(PYTHON) scripts/setup.py .venv-$* $<
 	@touch $@

@@ -1,9 +1,9 @@
-"""The REST contract: which requests are valid, what stacks are called, how answers look.
+"""The REST contract: its paths and words, the shape of its answers, how a value is checked.
 
-The contract is that of AWS's "MLOps Workload Orchestrator" v2.2.3: its paths, keys, stack
-names, messages and error bodies, so that clients written for it work unchanged. Where it
-answered a client's mistake with a 500, or accepted a value that could only fail later,
-this module answers 400 and names the key (docs/orchestrator.md lists every difference).
+The contract is that of AWS's "MLOps Workload Orchestrator" v2.2.3, so that clients written for
+it work unchanged. Where it answered a client's mistake with a 500, or accepted a value that could
+only fail later, ours is a 400 that names the key (docs/orchestrator.md lists every difference).
+Which keys a pipeline type has is said in `pipelines/`, not here.
 
     BadRequest              the client's mistake: 400
 """
@@ -13,10 +13,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.images import FRAMEWORK_VERSIONS
-
 PROVISION_PATH = "/provisionpipeline"
 STATUS_PATH = "/pipelinestatus"
+INFERENCE_PATH = re.compile(r"/pipelines/([A-Za-z0-9-]+)/inference")
 STACK_PREFIX = "mlops-pipeline"
 
 CREATED = "success: stack creation started"
@@ -49,78 +48,27 @@ class Request:
     values: dict[str, str] = field(hash=False)  # every key of the pipeline type, "" when not sent
 
 
-# -- what a value may be --------------------------------------------------------------
+# -- answers --------------------------------------------------------------------------
 
 
-def _matches(pattern: str, meaning: str) -> Callable[[str, str], str]:
-    compiled = re.compile(pattern)
-
-    def check(key: str, value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise BadRequest(f"Bad request. {key} must be {meaning}, not {value!r}")
-        return value
-
-    return check
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
-    def check(key: str, value: str) -> str:
-        if value not in choices:
-            raise BadRequest(
-                f"Bad request. {key} must be one of {', '.join(choices)}, not {value!r}"
-            )
-        return value
-
-    return check
+def envelope(status_code: int, body: str) -> dict:
+    """An answer as API Gateway takes it from a Lambda function."""
+    return {
+        "statusCode": status_code,
+        "isBase64Encoded": False,
+        "body": body,
+        "headers": {"Content-Type": "plain/text"},  # sic: what the original sends
+    }
 
 
-def _location(key: str, value: str) -> str:
-    """`bucket/prefix` without a scheme; slashes at its end do not count."""
-    value = value.rstrip("/")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s][^\s]*)?", value):
-        raise BadRequest(
-            f"Bad request. {key} must be bucket/prefix (no s3:// in front), not {value!r}"
-        )
-    return value
+def refusal(status_code: int, message: str, error: Exception, detailed: bool = True) -> dict:
+    body = {"message": message}
+    if detailed:
+        body["detailedMessage"] = str(error)
+    return envelope(status_code, json.dumps(body))
 
 
-def _endpoint_name(key: str, value: str) -> str:
-    value = value.strip().lower()
-    if value and not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,62}", value):
-        raise BadRequest(
-            f"Bad request. {key} must be letters, digits and hyphens (63 at most), not {value!r}"
-        )
-    return value
-
-
-_MODEL_NAME = _matches(r"\s*[A-Za-z0-9](-*[A-Za-z0-9]){0,62}\s*", "letters, digits and hyphens")
-_ARTIFACT = _matches(
-    r"(?!s3://)[^/\s][^\s]*\.tar\.gz", "the key of a .tar.gz inside the assets bucket"
-)
-_INSTANCE = _matches(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as ml.m5.large")
-_KMS = _matches(r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key|alias)/\S+)?", "a KMS key's ARN")
-_IMAGE = _matches(r"\S{1,255}", "the URI of a container image")
-
-# -- the pipeline types: required keys in the order they are checked, then optional ones ----
-
-_OPTIONAL = {"endpoint_name": _endpoint_name, "kms_key_arn": _KMS}
-PIPELINES: dict[str, dict[str, Callable[[str, str], str]]] = {
-    "byom_realtime_builtin": {
-        "model_name": _MODEL_NAME,
-        "inference_instance": _INSTANCE,
-        "model_framework": _one_of(tuple(FRAMEWORK_VERSIONS)),
-        "model_framework_version": lambda key, value: value,  # depends on the framework: below
-        "model_artifact_location": _ARTIFACT,
-        "data_capture_location": _location,
-    },
-    "byom_realtime_custom": {
-        "model_name": _MODEL_NAME,
-        "inference_instance": _INSTANCE,
-        "custom_image_uri": _IMAGE,
-        "model_artifact_location": _ARTIFACT,
-        "data_capture_location": _location,
-    },
-}
+# -- requests -------------------------------------------------------------------------
 
 
 def parse_body(body: str | None) -> dict:
@@ -138,66 +86,86 @@ def parse_body(body: str | None) -> dict:
     return value
 
 
-def _text(body: dict, key: str) -> str:
-    """The value of a key, which must be a string: every key of these pipeline types is one."""
+def text(body: dict, key: str) -> str:
+    """The value of a key that must be there, and be a string."""
+    if key not in body:
+        raise BadRequest(MISSING_KEY.format(key))
     value = body[key]
     if not isinstance(value, str):
-        raise BadRequest(f"Bad request. {key} must be a string, not {json.dumps(value)}")
+        raise BadRequest(f"Bad request. {key} must be a string, not {json.dumps(value)[:100]}")
+    if not value.isprintable():  # it could not be shown again, in XML for one
+        raise BadRequest(f"Bad request. {key} must be printable, not {json.dumps(value)[:100]}")
     return value
 
 
-def validate(body: dict) -> Request:
-    """Check a provisioning body, and clean its values.
+def stack_name(model_name: str, suffix: str) -> str:
+    """A pipeline's stack, as the original calls it: `mlops-pipeline-<model>-<type>-codepipeline`."""
+    return f"{STACK_PREFIX}-{model_name.lower().strip()}-{suffix}-codepipeline"
 
-    Raises BadRequest with the first thing that is wrong, in the original's order: the
-    type, then missing keys, then values.
-    """
-    pipeline_type = body.get("pipeline_type")
-    if not isinstance(pipeline_type, str) or pipeline_type not in PIPELINES:
-        raise BadRequest(WRONG_TYPE)
-    required = PIPELINES[pipeline_type]
-    for key in required:
-        if key not in body:
-            raise BadRequest(MISSING_KEY.format(key))
-    if "model_package_name" in body:
+
+# -- what a value may be --------------------------------------------------------------
+
+Check = Callable[[str, str], str]  # key and value to the cleaned value, or BadRequest
+
+
+def matches(pattern: str, meaning: str) -> Check:
+    compiled = re.compile(pattern)
+
+    def check(key: str, value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise BadRequest(f"Bad request. {key} must be {meaning}, not {value!r}")
+        return value
+
+    return check
+
+
+def one_of(choices: tuple[str, ...]) -> Check:
+    def check(key: str, value: str) -> str:
+        if value not in choices:
+            raise BadRequest(
+                f"Bad request. {key} must be one of {', '.join(choices)}, not {value!r}"
+            )
+        return value
+
+    return check
+
+
+def anything(key: str, value: str) -> str:
+    """For a value that only makes sense beside another one."""
+    return value
+
+
+def location(key: str, value: str) -> str:
+    """`bucket/prefix` without a scheme; slashes at its end do not count."""
+    value = value.rstrip("/")
+    bucket, *parts = value.split("/")
+    if (
+        not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket)
+        or re.search(r"\s", value)
+        or not {"", ".", ".."}.isdisjoint(parts)
+    ):
         raise BadRequest(
-            "Bad request. model_package_name needs a model registry, which is not supported; "
-            "send model_artifact_location alone"
+            f"Bad request. {key} must be bucket/prefix (no s3:// in front), not {value!r}"
         )
-    values = {}
-    for key, check in (required | _OPTIONAL).items():
-        values[key] = check(key, _text(body, key)) if key in body else ""
-    if pipeline_type == "byom_realtime_builtin":
-        versions = FRAMEWORK_VERSIONS[values["model_framework"]]
-        _one_of(versions)("model_framework_version", values["model_framework_version"])
-    model_name = values["model_name"].strip()
-    return Request(pipeline_type, model_name, stack_name(pipeline_type, model_name), values)
+    return value
 
 
-# Every type of the original, ours or not: its clients ask for the status of any of them.
-STACK_SUFFIXES = {
-    "byom_realtime_builtin": "byompipelinerealtimebuiltin",
-    "byom_realtime_custom": "byompipelinerealtimecustom",
-    "byom_batch_builtin": "byompipelinebatchbuiltin",
-    "byom_batch_custom": "byompipelinebatchcustom",
-    "byom_data_quality_monitor": "byomdataqualitymonitor",
-    "byom_model_quality_monitor": "byommodelqualitymonitor",
-    "byom_model_bias_monitor": "byommodelbiasmonitor",
-    "byom_model_explainability_monitor": "byommodelexplainabilitymonitor",
-    "model_training_builtin": "modeltraining",
-    "model_tuner_builtin": "tunertraining",
-    "model_autopilot_training": "autopilottraining",
-}
+def resource_name(key: str, value: str) -> str:
+    """What something is to be called in SageMaker; capitals are made small, as the original does."""
+    value = value.strip().lower()
+    if value and not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,62}", value):
+        raise BadRequest(
+            f"Bad request. {key} must be letters, digits and hyphens (63 at most), not {value!r}"
+        )
+    return value
 
 
-def stack_name(pipeline_type: str, model_name: str) -> str:
-    """The stack of a pipeline, as the original calls it: `mlops-pipeline-<model>-<type>-codepipeline`."""
-    infix = model_name.lower().strip()
-    return f"{STACK_PREFIX}-{infix}-{STACK_SUFFIXES[pipeline_type]}-codepipeline"
-
-
-def pipeline_id_of(body: dict) -> str:
-    """The stack that a status request asks for: its ARN or its name."""
-    if "pipeline_id" not in body:
-        raise BadRequest(MISSING_KEY.format("pipeline_id"))
-    return _text(body, "pipeline_id")
+model_name = matches(r"\s*[A-Za-z0-9](-*[A-Za-z0-9]){0,62}\s*", "letters, digits and hyphens")
+artifact = matches(
+    r"(?!s3://)[^/\s][^\s]*\.tar\.gz", "the key of a .tar.gz inside the assets bucket"
+)
+instance_type = matches(
+    r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as ml.m5.large"
+)
+kms_key = matches(r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key|alias)/\S+)?", "a KMS key's ARN")
+image = matches(r"\S{1,255}", "the URI of a container image")

@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import htru2
-from common import BadData, UserError, load_params, run, say, write_atomically, write_json
-from files import CANDIDATES, SOURCE
+from candidates import htru2
+from common.errors import BadData, UserError, run
+from common.files import CANDIDATES, SOURCE, write_atomically, write_json
+from common.output import say
+from common.params import load_params
 
 HOMES = (
     # UCI Machine Learning Repository, data set 372 (CC BY 4.0)
@@ -115,9 +117,11 @@ def simulated(params: dict) -> np.ndarray:
             "at least 100 simulated pulsars and 100 others are needed",
             "raise data.simulated_candidates or data.simulated_pulsars in params.yaml",
         )
-    import simulate  # takes a while, and every `make` asks this script whether it is stale
+    from candidates import (
+        simulator,  # takes a while, and every `make` asks this script whether it is stale
+    )
 
-    features, classes = simulate.simulate(pulsars, others, params["seed"])
+    features, classes = simulator.simulate(pulsars, others, params["seed"])
     return np.column_stack([features, classes])
 
 

@@ -8,9 +8,11 @@ anything that is billed is left. Uploaded models and captured data go too; it as
 
 import argparse
 
-import destroy
-import target
-from common import TargetError, confirm, print_json, run, say
+from clients import stacks
+from clients.refusals import explained
+from clients.target import Target, on_aws
+from common.errors import TargetError, run
+from common.output import confirm, print_json, say
 
 
 def empty(session, bucket: str) -> None:
@@ -33,11 +35,11 @@ def buckets_of(session, stack: str) -> list[str]:
     ]
 
 
-def billed(place: target.Target, stack: str) -> list[str]:
+def billed(place: Target, stack: str) -> list[str]:
     """What is still there of us and would be billed: pipelines, the orchestrator, buckets."""
     pages = place.client("cloudformation").get_paginator("describe_stacks").paginate()
     ours = [s["StackName"] for page in pages for s in page["Stacks"] if s["StackName"] == stack]
-    left = [f"stack {name}" for name in destroy.find(place, None) + ours]
+    left = [f"stack {name}" for name in stacks.find(place, None) + ours]
     return left + [f"bucket {bucket}" for bucket in buckets_of(place.session, stack)]
 
 
@@ -47,13 +49,13 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print what went as JSON")
     arguments = parser.parse_args()
-    session, stack = target.on_aws(
+    session, stack = on_aws(
         "landing is for AWS; on a laptop there is make destroy",
         "make land TARGET=aws, or make destroy",
     )
     # The stack may have failed and have no outputs: what is needed to delete is a session.
-    place = target.Target("", "", session)
-    with target.explained():
+    place = Target("", "", session)
+    with explained():
         buckets, going = buckets_of(session, stack), billed(place, stack)
         for line in going:
             say(f"land: {line}")
@@ -61,11 +63,11 @@ def main() -> int:
             say(f"land: nothing of {stack} is in {session.region_name}")
             return 0
         confirm("Delete all of this, uploaded models and captured data included?")
-        for name in destroy.find(place, None):
-            destroy.destroy(place, name, [])
+        for name in stacks.find(place, None):
+            stacks.destroy(place, name, [])
         for bucket in buckets:
             empty(session, bucket)
-        destroy.delete_stack(place, stack)
+        stacks.delete_stack(place, stack)
         for bucket in buckets_of(session, stack):
             empty(session, bucket)
             session.client("s3").delete_bucket(Bucket=bucket)

@@ -14,10 +14,13 @@ import time
 
 from botocore.exceptions import ClientError
 
-import cost
-import lambda_zip
-import target
-from common import ROOT, TargetError, confirm, print_json, run, say, write_atomically
+from clients import costs, lambda_zip
+from clients.refusals import explained
+from clients.target import aws_command, on_aws, stack_name
+from common import ROOT
+from common.errors import TargetError, run
+from common.files import write_atomically
+from common.output import confirm, print_json, say
 
 TEMPLATE = ROOT / "orchestrator" / "template.yaml"
 PACKAGED = ROOT / "build" / "template.yaml"
@@ -26,7 +29,7 @@ PACKAGED = ROOT / "build" / "template.yaml"
 def aws_cli(*arguments: str) -> subprocess.Popen:
     """Start the AWS CLI of this environment; what it says on stderr is kept."""
     return subprocess.Popen(
-        [target.aws_command(), *arguments],
+        [aws_command(), *arguments],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -43,7 +46,7 @@ def finish(process: subprocess.Popen, what: str) -> None:
 def code_bucket(session) -> str:
     """The bucket that the Lambda package is uploaded to; made when it is not there."""
     account = session.client("sts").get_caller_identity()["Account"]
-    name = f"{target.stack_name()}-code-{account}-{session.region_name}"
+    name = f"{stack_name()}-code-{account}-{session.region_name}"
     s3 = session.client("s3")
     try:
         s3.head_bucket(Bucket=name)
@@ -84,13 +87,13 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the stack's outputs as JSON")
     arguments = parser.parse_args()
-    session, stack = target.on_aws(
+    session, stack = on_aws(
         "launching is for AWS; on a laptop there is the sandbox",
         "make launch TARGET=aws, or make sandbox",
     )
-    say(cost.table(cost.estimate()))
+    say(costs.table(costs.estimate()))
     confirm(f"Launch {stack} in {session.region_name}?")
-    with target.explained():
+    with explained():
         bucket = code_bucket(session)
         write_atomically(lambda_zip.ZIP, lambda_zip.pack())
         finish(

@@ -10,12 +10,9 @@ worse than the released model on the same folds. What would differ from machine 
 """
 
 import argparse
-import gzip
-import io
 import json
 import subprocess
 import sys
-import tarfile
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -23,18 +20,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from common import (
-    ROOT,
-    GateFailed,
-    UserError,
-    load_params,
-    read_json,
-    run,
-    say,
-    sha256,
-    write_atomically,
-)
-from files import (
+from common import ROOT
+from common.errors import GateFailed, UserError, run
+from common.files import (
     ARCHIVE,
     CANDIDATES,
     CARD,
@@ -45,8 +33,14 @@ from files import (
     PREPARED,
     RELEASED,
     SOURCE,
+    read_json,
+    sha256,
+    write_atomically,
 )
+from common.output import say
+from common.params import load_params
 from orchestrator.images import SKLEARN_IMAGES
+from scoring.packing import pack
 
 
 def check_image(image: str, card: dict) -> None:
@@ -120,17 +114,6 @@ def provenance(params: dict, card: dict, metrics: dict) -> dict:
         "versions": card["versions"],
         "locked_stages_sha256": locked_stages(),
     }
-
-
-def pack(members: dict[str, bytes]) -> bytes:
-    """A gzip-compressed tar of files by name: sorted, no times, no owners."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name in sorted(members):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(members[name]), 0o644
-            tar.addfile(info, io.BytesIO(members[name]))
-    return gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)
 
 
 TRY_OUT = """

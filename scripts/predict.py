@@ -14,10 +14,14 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from common import BadData, TargetError, print_json, run
-from files import PREPARED
-from htru2 import FEATURES, is_number
-from target import REALTIME, Target, ask, explained, load_payload, pipeline_of, resolve
+from candidates.htru2 import FEATURES, is_number
+from clients.api import ask
+from clients.payloads import REALTIME, load_payload, pipeline_of
+from clients.refusals import explained
+from clients.target import Target, resolve
+from common.errors import BadData, TargetError, run
+from common.files import PREPARED
+from common.output import print_json
 
 EXAMPLES = PREPARED / "examples.csv"
 INFERENCE_OUTPUT = "BYOMInferenceLambdaRestApiEndpoint"

@@ -13,9 +13,11 @@ import argparse
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import load_params, run, say, write_atomically
-from files import CANDIDATES, PREPARED
-from htru2 import FEATURES, LABEL, load, to_csv
+from candidates.htru2 import FEATURES, LABEL, load, to_csv
+from common.errors import run
+from common.files import CANDIDATES, PREPARED, write_atomically
+from common.output import say
+from common.params import load_params
 
 
 def most_typical(features: np.ndarray, classes: np.ndarray) -> list[int]:

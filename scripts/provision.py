@@ -12,21 +12,27 @@ import argparse
 import json
 from pathlib import Path
 
-import cost
-from common import TargetError, UserError, confirm, print_json, run, say
-from orchestrator.contract import PROVISION_PATH, BadRequest, validate
-from orchestrator.plan import Site, plan
-from target import REALTIME, Target, ask, curl, load_payload, name, resolve
+from clients import costs
+from clients.api import ask, curl
+from clients.payloads import REALTIME, load_payload
+from clients.target import Target, name, resolve
+from common.errors import TargetError, UserError, run
+from common.output import confirm, print_json, say
+from orchestrator import artifacts, pipelines
+from orchestrator.contract import PROVISION_PATH, BadRequest
+from orchestrator.environment import Site
 
 
 def preview(payload: dict, target: Target) -> dict:
     """What the orchestrator would hand to CloudFormation."""
-    request = validate(payload)
-    bucket = target.bucket
-    site = Site(target.region, bucket, "<SageMaker's execution role>", target.url)
-    file = request.values["model_artifact_location"].rpartition("/")[2]
-    snapshot = f"s3://{bucket}/mlops_provisioned_pipelines/{request.stack_name}/<version>/{file}"
-    return plan(request, site, snapshot)
+    request = pipelines.validate(payload)
+    kind, bucket = pipelines.TYPES[request.pipeline_type], target.bucket
+    site = Site(target.region, bucket, "<SageMaker's role>", "<the handler>", target.url)
+    copies = {
+        key: artifacts.address(request.stack_name, "<version>", request.values[key])
+        for key in kind.artifacts
+    }
+    return kind.plan(request, site, {key: f"s3://{bucket}/{copy}" for key, copy in copies.items()})
 
 
 def check_original(target: Target, payload: dict) -> None:
@@ -73,7 +79,7 @@ def main() -> int:
         return 0
     if name() == "aws":
         check_original(target, payload)
-        say(cost.table(cost.estimate(payload)))
+        say(costs.table(costs.estimate(payload)))
         confirm(f"Provision {payload.get('model_name')} in {target.region}?")
     answer = ask(target, PROVISION_PATH, payload)
     if arguments.json:

@@ -11,28 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from common import TargetError, print_json, run
-from orchestrator.contract import STATUS_PATH
-from target import REALTIME, Target, ask, load_payload, pipeline_of, resolve
+from clients.api import IN_PROGRESS, IN_SERVICE, status_of, verdict
+from clients.payloads import REALTIME, load_payload, pipeline_of
+from clients.target import Target, resolve
+from common.errors import TargetError, run
+from common.output import print_json
 
-IN_SERVICE, FAILED, IN_PROGRESS = 0, 1, 2
-NOT_YET = "has not provisioned the pipeline yet"  # the original's one plain-text answer
 POLL_SECONDS = 0.5
-
-
-def fetch(target: Target, pipeline: str) -> dict:
-    answer = ask(target, STATUS_PATH, {"pipeline_id": pipeline})
-    if "stageStates" not in answer and NOT_YET in answer.get("message", ""):
-        return {"pipelineName": pipeline, "stageStates": []}
-    return answer
-
-
-def verdict(state: dict) -> int:
-    """In service when every stage has succeeded, failed when one has."""
-    stages = [stage.get("latestExecution", {}).get("status") for stage in state["stageStates"]]
-    if any(stage in ("Failed", "Stopped", "Cancelled") for stage in stages):
-        return FAILED
-    return IN_SERVICE if stages and all(s == "Succeeded" for s in stages) else IN_PROGRESS
 
 
 def show(state: dict) -> None:
@@ -58,7 +43,7 @@ def follow(target: Target, pipeline: str, timeout: float) -> dict:
     began = time.monotonic()
     live = sys.stderr.isatty()
     while True:
-        state = fetch(target, pipeline)
+        state = status_of(target, pipeline)
         elapsed = time.monotonic() - began
         stages = state["stageStates"]
         current = next(
@@ -97,7 +82,7 @@ def main() -> int:
         if arguments.wait:
             state = follow(target, pipeline, arguments.timeout)
         else:
-            state = fetch(target, pipeline)
+            state = status_of(target, pipeline)
     except TargetError as error:
         if "does not exist" in str(error):
             raise TargetError(f"there is no pipeline {pipeline}", "make deploy") from None

@@ -14,10 +14,12 @@ import joblib
 import numpy as np
 import sklearn
 
-from common import load_params, read_json, run, say, write_atomically, write_json
-from files import CARD, JOBLIB, PREPARED, SOURCE
-from htru2 import FEATURES, load
-from model import build, choose_threshold, fit, out_of_fold
+from candidates.htru2 import FEATURES, load
+from common.errors import run
+from common.files import CARD, JOBLIB, PREPARED, SOURCE, read_json, write_atomically, write_json
+from common.output import say
+from common.params import load_params
+from learning.estimators import build, choose_threshold, fit, out_of_fold
 
 
 def main() -> int:

@@ -13,9 +13,11 @@ import subprocess
 
 from botocore.exceptions import ClientError
 
-from common import ROOT, TargetError, UserError, read_json, run, say, sha256, write_atomically
-from files import ARCHIVE, CARD, FOLDS, RELEASED
-from target import aws_command, resolve
+from clients.target import aws_command, resolve
+from common import ROOT
+from common.errors import TargetError, UserError, run
+from common.files import ARCHIVE, CARD, FOLDS, RELEASED, read_json, sha256, write_atomically
+from common.output import say
 
 KEY = "model.tar.gz"
 

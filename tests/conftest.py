@@ -5,9 +5,11 @@ The real HTRU2 is used where it is at hand (HTRU2 in the environment, or ../shar
 the simulator otherwise.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,9 @@ import yaml
 from botocore.config import Config
 from hypothesis import settings
 
+from clients.sandbox import USUAL_PORTS
 from orchestrator.images import SKLEARN_IMAGES
+from orchestrator.sandbox.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -47,6 +51,16 @@ settings.register_profile(  # `make fuzz`
     "fuzz", max_examples=int(os.environ.get("EXAMPLES", "10000")), deadline=None, database=None
 )
 settings.load_profile("quick")
+
+
+def pytest_configure(config) -> None:
+    """Keep the usual ports from everybody: tests side by side would take them from each other
+    while a sandbox is started again."""
+    if not hasattr(config, "workerinput"):
+        config.held = []
+        for port in USUAL_PORTS:
+            with contextlib.suppress(OSError):
+                config.held.append(socket.create_server(("127.0.0.1", port)))
 
 
 def real_htru2() -> Path | None:
@@ -154,6 +168,7 @@ class Sandbox:
         shown = self.project.script("sandbox", "env", "--json")
         self.environment = json.loads(shown.stdout)
         self.url = self.environment["AWS_ENDPOINT_URL"]
+        self.s3_url = self.environment["AWS_ENDPOINT_URL_S3"]
         self.bucket = self.environment["ASSETS_BUCKET"]
 
     @property
@@ -170,7 +185,7 @@ class Sandbox:
             "aws_access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
             "aws_secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
             "region_name": "us-east-1",
-            "endpoint_url": self.url,
+            "endpoint_url": self.s3_url if service == "s3" else self.url,
         }
         return boto3.client(service, **usual | changes)
 
@@ -266,3 +281,12 @@ def endpoint(sandbox, archive) -> str:
     state, answer = sandbox.wait(pipeline_id)
     assert state == "Succeeded", answer
     return "shared"
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Nursery:
+    """What endpoint processes without a sandbox are forked from."""
+    nursery = Nursery([])
+    nursery.warm_up()
+    yield nursery
+    nursery.close()

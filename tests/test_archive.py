@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sandbox import archive
-from orchestrator.sandbox.archive import BadArchive, unpack
+from orchestrator.sandbox.hosting import archive
+from orchestrator.sandbox.hosting.archive import BadArchive, unpack
 
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:

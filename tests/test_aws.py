@@ -4,6 +4,7 @@ endpoint process for its data plane, and a gateway that checks signatures and ru
 Nothing here reaches AWS. What moto lacks is named where it is made up for.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -17,14 +18,14 @@ import pytest
 from cfnlint.decode import cfn_yaml
 from conftest import ROOT, SHARED
 from moto.server import ThreadedMotoServer
-from nanio.auth.credentials import StaticCredentialResolver
 from test_serving import Process
 from test_template import ACTIONS, granted
 
-from orchestrator import handler as orchestrator
-from orchestrator.sandbox import gate
-from orchestrator.sandbox.archive import unpack
+from orchestrator import environment
+from orchestrator.handler import handler
 from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.gate import Gate, scope_of
+from orchestrator.sandbox.hosting.archive import unpack
 
 ACCOUNT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -37,18 +38,21 @@ STACK = "pulsar-orchestrator"
 class Gateway:
     """API Gateway and SageMaker's runtime: a signature is checked, then somebody answers."""
 
-    def __init__(self, tmp_path_factory) -> None:
+    def __init__(self, tmp_path_factory, nursery) -> None:
         self.environment: dict[str, str] = {}  # of the Lambda function
         self.processes: dict[str, Process] = {}
         self._folders = tmp_path_factory
-        gateway, keys = self, StaticCredentialResolver({"testing": "testing"})
+        self._nursery = nursery
+        gateway, gate = self, Gate("testing", "testing", "us-east-1")
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 headers = {key.lower(): value for key, value in self.headers.items()}
                 try:
-                    gate.check("POST", self.path, "", headers, body, keys)
+                    claim, digest = scope_of(headers), hashlib.sha256(body).hexdigest()
+                    service = claim.service if claim else ""
+                    gate.check("POST", self.path, "", headers, digest, claim, service)
                 except AwsError as error:
                     self.answer(error.status, json.dumps({"message": error.message}).encode())
                     return
@@ -78,7 +82,7 @@ class Gateway:
             return status, content
         os.environ |= self.environment
         event = {"httpMethod": "POST", "path": path.removeprefix("/prod"), "body": body.decode()}
-        answer = orchestrator.handler(event, None)
+        answer = handler(event, None)
         return answer["statusCode"], answer["body"].encode()
 
     def process(self) -> Process:
@@ -92,7 +96,11 @@ class Gateway:
             boto3.client("s3").download_file(bucket, key, str(folder / "model.tar.gz"))
             unpack(folder / "model.tar.gz", folder / "model")
             self.processes[name] = Process(
-                folder, {}, image=container["Image"], environment=container["Environment"]
+                self._nursery,
+                folder,
+                {},
+                image=container["Image"],
+                environment=container["Environment"],
             )
         return self.processes[name]
 
@@ -100,11 +108,11 @@ class Gateway:
         self._server.shutdown()
         self._server.server_close()
         for process in self.processes.values():
-            process.instance.stop()
+            process.stop()
 
 
 @pytest.fixture
-def aws(project, tmp_path_factory, monkeypatch):
+def aws(project, tmp_path_factory, monkeypatch, nursery):
     """The environment of a user with an AWS account, and the gateway in front of it."""
     apply = moto_models.ChangeSet.apply
 
@@ -125,8 +133,8 @@ def aws(project, tmp_path_factory, monkeypatch):
     # moto's memory is this process's: another test may have filled it.
     reset = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
     urllib.request.urlopen(reset, timeout=10).close()
-    orchestrator.client.cache_clear()
-    gateway = Gateway(tmp_path_factory)
+    environment.client.cache_clear()
+    gateway = Gateway(tmp_path_factory, nursery)
     user = account | {
         "TARGET": "aws",
         "YES": "1",
@@ -135,7 +143,7 @@ def aws(project, tmp_path_factory, monkeypatch):
     }
     yield user, gateway
     gateway.close()
-    orchestrator.client.cache_clear()
+    environment.client.cache_clear()
     server.stop()
 
 
@@ -235,7 +243,7 @@ ORIGINAL_OUTPUTS = {
 
 
 def test_the_originals_outputs_are_understood(monkeypatch):
-    import target
+    from clients import target
 
     monkeypatch.delenv("ORCHESTRATOR_URL", raising=False)
     place = target._from_outputs(ORIGINAL_OUTPUTS, boto3.Session(region_name="us-east-1"), "mlops")
@@ -246,8 +254,8 @@ def test_the_originals_outputs_are_understood(monkeypatch):
 
 def test_what_the_original_cannot_serve_is_told_before_it_is_provisioned():
     import provision
-    import target
-    from common import TargetError
+    from clients import target
+    from common.errors import TargetError
 
     place = target.Target(
         "https://x/", "b", boto3.Session(region_name="us-east-1"), is_original=True
@@ -303,7 +311,7 @@ def original(project):
 
 
 def test_what_may_pass_is_tried_again(monkeypatch):
-    import target
+    from clients import api, target
 
     answers = [503, 429, 200]
 
@@ -319,17 +327,17 @@ def test_what_may_pass_is_tried_again(monkeypatch):
             pass
 
     waited = []
-    monkeypatch.setattr(target.time, "sleep", waited.append)
+    monkeypatch.setattr(api.time, "sleep", waited.append)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     session = boto3.Session("testing", "testing", region_name="us-east-1")
     place = target.Target(f"http://127.0.0.1:{server.server_port}/prod/", "b", session)
-    assert target.post(place, "/pipelinestatus", {}) == (200, "{}")
+    assert api.post(place, "/pipelinestatus", {}) == (200, "{}")
     assert waited == [2, 4]
     server.shutdown()
     server.server_close()
-    with pytest.raises(target.TargetError, match="does not answer"):
-        target.post(place, "/pipelinestatus", {})
+    with pytest.raises(api.TargetError, match="does not answer"):
+        api.post(place, "/pipelinestatus", {})
 
 
 def test_our_clients_read_the_originals_answers(project, original):
@@ -409,8 +417,8 @@ def test_a_signature_is_what_the_published_algorithm_says():
 def test_what_aws_refuses_is_one_line_with_what_to_do(code, message, words):
     from botocore.exceptions import ClientError
 
-    from common import TargetError
-    from target import explained
+    from clients.refusals import explained
+    from common.errors import TargetError
 
     with pytest.raises(TargetError) as caught, explained():
         raise ClientError({"Error": {"Code": code, "Message": message}}, "Operation")
@@ -419,10 +427,10 @@ def test_what_aws_refuses_is_one_line_with_what_to_do(code, message, words):
 
 
 def test_prices_are_dated_and_say_where_they_are_from():
-    import cost
+    from clients import costs
 
-    prices = json.loads(cost.PRICES.read_text())
+    prices = json.loads(costs.PRICES.read_text())
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", prices["as_of"])
     assert prices["source"]
-    unknown = cost.estimate({"inference_instance": "ml.zz.large"})[-1]
+    unknown = costs.estimate({"inference_instance": "ml.zz.large"})[-1]
     assert unknown["per_month"] is None

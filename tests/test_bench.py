@@ -71,16 +71,18 @@ def test_an_error_is_no_answer(server):
 
 
 def test_an_unknown_section_is_refused(project):
-    result = project.script("bench", "speed")
+    result = project.script("dev/bench", "speed")
     assert result.returncode == 1
-    assert "one of: serving, batch, way, growth" in result.stderr
+    assert "one of: serving, store, batch, way, growth" in result.stderr
 
 
 @pytest.mark.slow
-def test_serving_and_the_way_are_measured_and_shown(project):
-    result = project.script("bench", "serving", "way", "--seconds", "0.2", "--repeats", "1")
+def test_what_is_measured_is_shown(project):
+    sections = ("serving", "store", "way")
+    result = project.script("dev/bench", *sections, "--seconds", "0.2", "--repeats", "1")
     assert result.returncode == 0, result.stderr
-    assert "sandbox, signed" in result.stdout and "provision to in service" in result.stdout
+    for shown in ("sandbox, signed", "SeaweedFS alone", "provision to in service"):
+        assert shown in result.stdout
     figures = project.read("build/bench.json")
     assert figures["serving"]["default, endpoint process, 1, requests/s"]["median"] > 0
     assert (project.folder / "build" / "bench.png").stat().st_size > 10_000

@@ -11,9 +11,10 @@ from conftest import IMAGE, SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.contract import PIPELINES, BadRequest, parse_body, stack_name, validate
+from orchestrator.contract import BadRequest, parse_body
 from orchestrator.handler import handler
-from package import pack
+from orchestrator.pipelines import TYPES, stack_of, validate
+from scoring.packing import pack
 
 VECTORS = SHARED / "reference" / "orchestrator-vectors.json"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason="no recorded answers at hand")
@@ -21,7 +22,6 @@ needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason="no recorded ans
 # A package that is in service quickly: what it answers does not matter here.
 MODEL = pack({"code/inference.py": b"def model_fn(model_dir):\n    return None\n"})
 
-TYPES = ("byom_realtime_builtin", "byom_realtime_custom")
 # Vector -> status and a part of the detailed message that we answer instead.
 CLEAR_400 = {
     "routing/empty_body": "not valid JSON",
@@ -237,7 +237,7 @@ REALTIME = {
 @pytest.mark.parametrize("kind", TYPES)
 def test_each_missing_key_is_named_in_the_originals_words(kind):
     whole = REALTIME | {"pipeline_type": kind, "custom_image_uri": "image:1"}
-    for key in PIPELINES[kind]:
+    for key in TYPES[kind].required:
         with pytest.raises(BadRequest) as caught:
             validate({k: v for k, v in whole.items() if k != key})
         expected = f"Bad request. API body does not have the necessary parameter: {key}"
@@ -256,9 +256,39 @@ def test_values_are_cleaned_as_the_original_cleans_them():
                     "data_capture_location": "bucket/prefix//"}
     )  # fmt: skip
     assert request.model_name == "Pulsar"
-    assert request.stack_name == stack_name("byom_realtime_builtin", "pulsar")
+    assert request.stack_name == stack_of("byom_realtime_builtin", "pulsar")
     assert request.values["endpoint_name"] == "pulsar"
     assert request.values["data_capture_location"] == "bucket/prefix"
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "odd", ["\x00", "\x01", "\x1b[2J", "\ud800", "\uffff", "a\nb", "\u202e", "\x7f"]
+)
+def test_a_value_that_cannot_be_shown_is_refused_by_name(kind, odd):
+    whole = REALTIME | {"pipeline_type": kind, "custom_image_uri": "image:1"}
+    for key in [*TYPES[kind].required, *TYPES[kind].optional]:
+        with pytest.raises(BadRequest, match=f"{key} must be printable") as caught:
+            validate(whole | {key: f"{whole.get(key, 'x')}{odd}"})
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "bucket/../x",
+        "bucket/..",
+        "bucket/a/./b",
+        "bucket//x",
+        "../x",
+        "/x",
+        "bucket/a b",
+        "BUCKET/x",
+    ],
+)
+def test_a_location_that_leads_elsewhere_is_refused(location):
+    with pytest.raises(BadRequest, match="data_capture_location must be bucket/prefix"):
+        validate(REALTIME | {"data_capture_location": location})
 
 
 JSON_VALUES = st.recursive(

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import fetch
-import htru2
-import simulate
-from common import BadData, UserError
+from candidates import htru2, simulator
+from common.errors import BadData, UserError
 
 PARAMS = {"source": "auto", "simulated_candidates": 400, "simulated_pulsars": 100, "seed": 1}
 
@@ -19,7 +18,7 @@ PARAMS = {"source": "auto", "simulated_candidates": 400, "simulated_pulsars": 10
 @pytest.fixture(scope="module")
 def htru2_like() -> str:
     """A file with HTRU2's counts; its values are simulated."""
-    features, classes = simulate.simulate(htru2.PULSARS, htru2.ROWS - htru2.PULSARS, seed=2)
+    features, classes = simulator.simulate(htru2.PULSARS, htru2.ROWS - htru2.PULSARS, seed=2)
     return htru2.to_csv(np.column_stack([features, classes]))
 
 

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-import inference
+from scoring import inference
 
 ROWS = [[140.56, 55.68, -0.23, -0.7, 3.2, 19.11, 7.98, 74.24], [1, 2.5, 3, 4, 5, 6, 7, 1e-3]]
 buffer = io.BytesIO()

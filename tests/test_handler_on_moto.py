@@ -1,12 +1,16 @@
 """The very same handler against moto, which stands for AWS."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from orchestrator import handler as orchestrator
+from orchestrator import environment
+from orchestrator.handler import handler
 
 BUCKET = "assets"
 BODY = {
@@ -32,11 +36,12 @@ def aws(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
         "ASSETS_BUCKET": BUCKET,
         "SAGEMAKER_ROLE_ARN": "arn:aws:iam::123456789012:role/sagemaker",
+        "HANDLER_ARN": "arn:aws:lambda:us-east-1:123456789012:function:handler",
         "API_URL": "https://api.example/prod/",
         "CFN_ROLE_ARN": "arn:aws:iam::123456789012:role/cloudformation",
     }.items():
         monkeypatch.setenv(key, value)
-    forget_clients = orchestrator.client.cache_clear
+    forget_clients = environment.client.cache_clear
     forget_clients()
     with mock_aws():
         s3 = boto3.client("s3")
@@ -47,9 +52,7 @@ def aws(monkeypatch):
 
 
 def post(path: str, body: dict) -> tuple[int, dict]:
-    answer = orchestrator.handler(
-        {"httpMethod": "POST", "path": path, "body": json.dumps(body)}, None
-    )
+    answer = handler({"httpMethod": "POST", "path": path, "body": json.dumps(body)}, None)
     return answer["statusCode"], json.loads(answer["body"])
 
 
@@ -124,12 +127,10 @@ def test_an_error_of_aws_keeps_its_status(aws, monkeypatch):
         error = {"Error": {"Code": "AccessDenied", "Message": "not you"}}
         raise ClientError(error | {"ResponseMetadata": {"HTTPStatusCode": 403}}, "CreateStack")
 
-    monkeypatch.setattr(orchestrator.client("cloudformation"), "create_stack", refuse)
+    monkeypatch.setattr(environment.client("cloudformation"), "create_stack", refuse)
     status, answer = post("/provisionpipeline", BODY)
     assert status == 403
     assert answer["message"] == "A boto3 ClientError occurred"
-    # and the copy of the model that was made for it is gone
-    assert len(aws.list_objects_v2(Bucket=BUCKET)["Contents"]) == 1
 
 
 def s3_event(key: str) -> dict:
@@ -139,7 +140,7 @@ def s3_event(key: str) -> dict:
 
 def test_a_configuration_object_provisions(aws):
     aws.put_object(Bucket=BUCKET, Key="mlops-config.json v2", Body=json.dumps(BODY))
-    answers = orchestrator.handler(s3_event("mlops-config.json+v2"), None)["answers"]
+    answers = handler(s3_event("mlops-config.json+v2"), None)["answers"]
     assert [answer["statusCode"] for answer in answers] == [200]
     assert boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
 
@@ -154,7 +155,122 @@ def test_a_configuration_that_fails_is_told_to_the_topic(aws, monkeypatch):
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     monkeypatch.setenv("NOTIFICATIONS_TOPIC", topic)
     aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=b'{"pipeline_type": "nope"}')
-    answers = orchestrator.handler(s3_event("mlops-config.json"), None)["answers"]
+    answers = handler(s3_event("mlops-config.json"), None)["answers"]
     assert answers[0]["statusCode"] == 400
     message = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
     assert "Pipeline type not supported" in message
+
+
+# -- jobs, as custom resources of a stack ---------------------------------------------
+
+
+@pytest.fixture
+def custom_event(aws):
+    """Makes events as CloudFormation sends them; `custom_event.answers` is what it was told."""
+    answers: list[dict] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            assert not self.headers["Content-Type"]
+            answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # As CloudFormation hands them over: every number and boolean as text.
+    request = {
+        "ModelName": "model",
+        "MaxConcurrentTransforms": "1",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://a/in"}}
+        },
+        "TransformOutput": {"S3OutputPath": "s3://a/out"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": "1"},
+    }
+
+    def event(kind: str, **changes) -> dict:
+        return {
+            "RequestType": kind,
+            "ResponseURL": f"http://127.0.0.1:{server.server_port}/answer",
+            "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/{STACK}/1234",
+            "RequestId": "5d478078-13e9-baf0-464a-7ef285ecc786",
+            "LogicalResourceId": "Job",
+            "ResourceType": "Custom::TransformJob",
+            "ResourceProperties": {"ServiceToken": "handler", "Request": request},
+        } | changes
+
+    event.answers = answers
+    yield event
+    server.shutdown()
+    server.server_close()
+
+
+def jobs_there() -> list[dict]:
+    return boto3.client("sagemaker").list_transform_jobs()["TransformJobSummaries"]
+
+
+def test_a_custom_resource_starts_a_job_and_returns_its_name_at_once(custom_event):
+    result = handler(custom_event("Create"), None)
+    assert custom_event.answers == [result]
+    assert result["Status"] == "SUCCESS"
+    assert [job["TransformJobName"] for job in jobs_there()] == [result["PhysicalResourceId"]]
+    assert len(result["PhysicalResourceId"]) <= 63
+    made = boto3.client("sagemaker").describe_transform_job(
+        TransformJobName=result["PhysicalResourceId"]
+    )
+    assert made["MaxConcurrentTransforms"] == 1
+    assert made["TransformResources"]["InstanceCount"] == 1
+
+
+def test_the_same_request_twice_is_one_job_and_a_changed_one_another(custom_event):
+    first = handler(custom_event("Create"), None)
+    again = handler(custom_event("Create"), None)
+    assert again == first
+    assert len(jobs_there()) == 1
+    changed = custom_event(
+        "Update", RequestId="another", PhysicalResourceId=first["PhysicalResourceId"]
+    )
+    other = handler(changed, None)
+    assert other["Status"] == "SUCCESS"
+    assert other["PhysicalResourceId"] != first["PhysicalResourceId"]
+    assert len(jobs_there()) == 2
+
+
+def test_deleting_stops_the_job_and_what_has_ended_is_no_error(custom_event, monkeypatch):
+    """moto has no StopTransformJob: what would be asked of it is noted, and refused as AWS does."""
+    name = handler(custom_event("Create"), None)["PhysicalResourceId"]
+    stopped = []
+
+    def stop(TransformJobName: str) -> None:
+        stopped.append(TransformJobName)
+        if len(stopped) > 1:
+            error = {"Code": "ValidationException", "Message": "The job is in status Completed."}
+            raise ClientError({"Error": error}, "StopTransformJob")
+
+    monkeypatch.setattr(environment.client("sagemaker"), "stop_transform_job", stop)
+    for _ in range(2):
+        result = handler(custom_event("Delete", PhysicalResourceId=name), None)
+        assert result["Status"] == "SUCCESS"
+    assert stopped == [name, name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ResourceType": "Custom::Nothing"}, "no custom resource Custom::Nothing"),
+        ({"ResourceProperties": {}}, "Request"),
+        ({"ResourceProperties": {"Request": {"ModelName": "x"}}}, "TransformInput"),
+    ],
+)
+def test_what_cannot_be_started_is_told_to_cloudformation(custom_event, changes, words):
+    result = handler(custom_event("Create", **changes), None)
+    assert custom_event.answers == [result]
+    assert result["Status"] == "FAILED"
+    assert words in result["Reason"]
+    assert result["PhysicalResourceId"]
+    assert jobs_there() == []

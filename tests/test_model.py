@@ -1,13 +1,15 @@
 """Estimators, thresholds, scores: nothing learns from what it is scored on."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-import evaluate
-import model
-from common import BadParams, load_params
+from common.errors import BadParams
+from common.params import load_params
+from learning import estimators, scores
 
 RNG = np.random.default_rng(0)
 CLASSES = (RNG.random(2000) < 0.1).astype(int)
@@ -37,7 +39,7 @@ def test_nothing_is_fitted_or_chosen_on_the_rows_that_are_scored():
     train = np.arange(40, 200)
     Witness.history.clear()
     params = {"threshold_folds": 3, "seed": 1, "threshold": "fpr", "max_fpr": 0.05}
-    evaluate.score_fold(Witness(), features, classes, train, test, params)
+    scores.score_fold(Witness(), features, classes, train, test, params)
     fits = [rows for kind, rows in Witness.history if kind == "fit"]
     asked = [rows for kind, rows in Witness.history if kind == "predict"]
     assert len(fits) == 4
@@ -49,7 +51,7 @@ def test_nothing_is_fitted_or_chosen_on_the_rows_that_are_scored():
 
 @pytest.mark.parametrize("most", [0.0, 0.008, 0.05, 1.0])
 def test_the_fpr_rule_keeps_the_rate_and_the_most_recall(most):
-    threshold = model.choose_threshold(CLASSES, PROBABILITY, "fpr", most)
+    threshold = estimators.choose_threshold(CLASSES, PROBABILITY, "fpr", most)
     called = PROBABILITY >= threshold
     assert called[CLASSES == 0].mean() <= most
     lower = np.unique(PROBABILITY)[np.searchsorted(np.unique(PROBABILITY), threshold) - 1]
@@ -58,15 +60,31 @@ def test_the_fpr_rule_keeps_the_rate_and_the_most_recall(most):
         assert more[CLASSES == 0].mean() > most or not (more & ~called)[CLASSES == 1].any()
 
 
+def test_no_threshold_is_so_low_that_the_rate_is_exceeded_by_those_that_are_certain():
+    """Noise with probability 1: nothing at all may be called, which a threshold of 1 would not do."""
+    classes, probability = np.array([0, 0, 1, 1]), np.array([1.0, 0.2, 1.0, 0.7])
+    threshold = estimators.choose_threshold(classes, probability, "fpr", 0.1)
+    assert not (probability >= threshold).any()
+    assert json.loads(json.dumps(threshold)) == threshold < np.inf
+
+
+def test_the_g_mean_rule_finds_the_best_g_mean():
+    threshold = estimators.choose_threshold(CLASSES, PROBABILITY, "g_mean", 0)
+    best = max(
+        scores.decisions(CLASSES, PROBABILITY >= t)["g_mean"] for t in np.unique(PROBABILITY)
+    )
+    assert scores.decisions(CLASSES, PROBABILITY >= threshold)["g_mean"] == pytest.approx(best)
+
+
 def test_the_f1_rule_finds_the_best_f1():
-    threshold = model.choose_threshold(CLASSES, PROBABILITY, "f1", 0)
+    threshold = estimators.choose_threshold(CLASSES, PROBABILITY, "f1", 0)
     best = max(f1_score(CLASSES, PROBABILITY >= t) for t in np.unique(PROBABILITY))
     assert f1_score(CLASSES, PROBABILITY >= threshold) == pytest.approx(best)
 
 
 def test_decisions_agree_with_scikit_learn():
     called = PROBABILITY >= 0.4
-    ours = evaluate.decisions(CLASSES, called)
+    ours = scores.decisions(CLASSES, called)
     assert ours["recall"] == pytest.approx(recall_score(CLASSES, called))
     assert ours["precision"] == pytest.approx(precision_score(CLASSES, called))
     assert ours["f1"] == pytest.approx(f1_score(CLASSES, called))
@@ -75,19 +93,19 @@ def test_decisions_agree_with_scikit_learn():
 
 
 def test_blocks_are_contiguous_and_cover_the_file_once():
-    splits = evaluate.block_splits(103, 10)
+    splits = scores.block_splits(103, 10)
     tested = np.concatenate([test for _, test in splits])
     assert np.array_equal(tested, np.arange(103))
     assert all(np.array_equal(np.diff(test), np.ones(len(test) - 1)) for _, test in splits)
     assert all(len(np.intersect1d(train, test)) == 0 for train, test in splits)
 
 
-@pytest.mark.parametrize("name", sorted(model.ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(estimators.ESTIMATORS))
 def test_every_estimator_of_params_yaml_learns(name):
     params = load_params()["train"]
     features = RNG.normal(size=(400, 8))
     classes = (features[:, 0] + 0.3 * RNG.normal(size=400) > 1).astype(int)
-    fitted = model.fit(model.build(params, name), features, classes)
+    fitted = estimators.fit(estimators.build(params, name), features, classes)
     probability = fitted.predict_proba(features)[:, 1]
     assert probability[classes == 1].mean() > probability[classes == 0].mean() + 0.2
 
@@ -95,4 +113,4 @@ def test_every_estimator_of_params_yaml_learns(name):
 def test_an_unknown_estimator_is_named(project):
     params = load_params()["train"] | {"estimator": "oracle"}
     with pytest.raises(BadParams, match="oracle"):
-        model.build(params)
+        estimators.build(params)

@@ -11,7 +11,8 @@ import pytest
 from conftest import needs_htru2, new_project, real_htru2
 
 import package
-from common import BadParams, GateFailed, load_params
+from common.errors import BadParams, GateFailed
+from common.params import load_params
 
 
 def test_a_second_repro_does_nothing(project):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -12,14 +13,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from package import pack
+from orchestrator.sandbox.__main__ import front_count
+from scoring.packing import pack
 
 ECHO = """
 import os
@@ -542,33 +544,44 @@ def test_a_crash_loop_becomes_failed_and_a_new_request_repairs_it(sandbox):
 
 
 def processes_of(folder) -> dict[str, list[int]]:
-    """A sandbox's processes: the server, what it forks endpoints from, the endpoints."""
-    listing = subprocess.run(
-        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True
-    ).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
-    server = [int(pid) for pid, _, args in rows if f"orchestrator.sandbox {folder} " in args]
-    children = [int(pid) for pid, parent, _ in rows if int(parent) in server]
-    endpoints = [int(pid) for pid, parent, _ in rows if int(parent) in children]
-    return {"server": server, "children": children, "endpoints": endpoints}
+    """A sandbox's processes, by what they are."""
+    listing = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True)
+    found = {}
+    for kind, pattern in {
+        "server": rf"orchestrator\.sandbox {folder} ",
+        "nursery": rf"sandbox nursery {folder}$",
+        "front": rf"sandbox front {folder}$",
+        "store": rf"sandbox store {folder}$",
+        "weed": rf"-dir={folder}/store/data ",
+        "endpoint": rf"sandbox endpoint \S+ {folder}$",
+    }.items():
+        lines = re.findall(rf"^ *(\d+) .*{pattern}", listing.stdout, re.M)
+        found[kind] = [int(pid) for pid in lines]
+    return found
 
 
-def test_everything_is_back_after_kill_9(own_sandbox):
+def everything(folder) -> list[int]:
+    return [pid for pids in processes_of(folder).values() for pid in pids]
+
+
+def test_everything_is_back_after_every_process_was_killed(own_sandbox):
     sandbox = own_sandbox
     deploy(sandbox, "survivor", "one")
     stack = sandbox.client("cloudformation").describe_stacks()["Stacks"][0]
     sandbox.invoke("survivor", "before the kill")
-    before = processes_of(sandbox.folder)
-    assert len(before["endpoints"]) == 1
-    os.kill(sandbox.pid, signal.SIGKILL)
-    left = before["children"] + before["endpoints"]
-    until(lambda: not any(_alive(pid) for pid in left), what="the end of what it had started")
+    assert {kind: len(pids) for kind, pids in processes_of(sandbox.folder).items()} == {
+        "server": 1, "nursery": 1, "front": front_count(), "store": 1, "weed": 1, "endpoint": 1,
+    }  # fmt: skip
+    for pid in everything(sandbox.folder):
+        with contextlib.suppress(ProcessLookupError):  # SeaweedFS dies with the store's process
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not everything(sandbox.folder), what="the end of everything")
     shown = sandbox.project.script("status")
     assert shown.returncode == 1
     assert "make sandbox" in shown.stderr
-    port_before = sandbox.url
+    before = sandbox.url, sandbox.s3_url
     sandbox.start()
-    assert sandbox.url == port_before
+    assert (sandbox.url, sandbox.s3_url) == before
     assert answer_of(sandbox.invoke("survivor", "1")) == "one"
     again = sandbox.client("cloudformation").describe_stacks()["Stacks"][0]
     assert again["StackId"] == stack["StackId"]
@@ -579,27 +592,57 @@ def test_everything_is_back_after_kill_9(own_sandbox):
     assert sandbox.client("s3").head_object(Bucket=sandbox.bucket, Key="survivor.tar.gz")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_an_endpoint_is_back_when_what_it_was_forked_from_is_killed(own_sandbox):
-    deploy(own_sandbox, "orphan", "one")
+def test_predictions_go_on_while_the_sandbox_itself_is_killed_and_started_again(own_sandbox):
+    deploy(own_sandbox, "steady", "one")
+    kept = ("front", "store", "weed", "endpoint")
     before = processes_of(own_sandbox.folder)
-    for pid in before["children"]:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(_alive(pid) for pid in before["endpoints"]), what="the orphan's end")
-    assert answer_of(own_sandbox.invoke("orphan", "1")) == "one"
-    after = processes_of(own_sandbox.folder)["endpoints"]
-    assert len(after) == 1 and after != before["endpoints"]
+    with Traffic(own_sandbox, "steady") as traffic:
+        until(lambda: traffic.answers)
+        os.kill(own_sandbox.pid, signal.SIGKILL)
+        count = len(traffic.answers)
+        until(lambda: len(traffic.answers) > count + 20)  # nobody has started it again yet
+        assert own_sandbox.client("s3").list_buckets()["Buckets"]
+        own_sandbox.start()
+        count = len(traffic.answers)
+        until(lambda: len(traffic.answers) > count + 20)
+    assert traffic.failures == []
+    after = processes_of(own_sandbox.folder)
+    assert {kind: after[kind] for kind in kept} == {kind: before[kind] for kind in kept}
+    assert after["server"] != before["server"]
+    assert deploy(own_sandbox, "steady", "two")[0] == "Succeeded"  # and it has them in hand
+    assert answer_of(own_sandbox.invoke("steady", "1")) == "two"
+
+
+def test_what_a_killed_sandbox_leaves_behind_ends_by_itself(own_sandbox):
+    deploy(own_sandbox, "orphan", "one")
+    os.kill(own_sandbox.pid, signal.SIGKILL)
+    until(lambda: not everything(own_sandbox.folder), 40, "the end of everything")
+    assert [path.name for path in (own_sandbox.folder / "run").glob("*.line")] == []
+
+
+@pytest.mark.parametrize("kind", ["front", "store", "weed", "nursery", "endpoint"])
+def test_each_process_that_is_killed_is_started_again(own_sandbox, kind):
+    deploy(own_sandbox, "whole", "one")
+    before = processes_of(own_sandbox.folder)
+    os.kill(before[kind][0], signal.SIGKILL)
+    patient = Config(retries={"mode": "standard", "max_attempts": 10})
+
+    def works() -> bool:
+        runtime = own_sandbox.client("sagemaker-runtime", config=patient)
+        answer = runtime.invoke_endpoint(EndpointName="whole", Body="1", ContentType="text/csv")
+        own_sandbox.client("s3", config=patient).head_object(
+            Bucket=own_sandbox.bucket, Key="whole.tar.gz"
+        )
+        return answer_of(answer) == "one"
+
+    assert works()
     assert deploy(own_sandbox, "another", "two")[0] == "Succeeded"
+    after = processes_of(own_sandbox.folder)
+    assert len(after[kind]) >= 1 and before[kind][0] not in after[kind]
+    untouched = {"server", "front", "nursery", "store", "weed"} - {kind}
+    if kind == "store":  # SeaweedFS is the store's child
+        untouched -= {"weed"}
+    assert {k: after[k] for k in untouched} == {k: before[k] for k in untouched}
 
 
 @pytest.mark.slow
@@ -660,7 +703,7 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed_under_load(own_s
     versions = itertools.cycle(["two", "one"])
     while time.monotonic() < end:
         time.sleep(0.5)
-        for pid in processes_of(sandbox.folder)["endpoints"][:1]:
+        for pid in processes_of(sandbox.folder)["endpoint"][:1]:
             os.kill(pid, signal.SIGKILL)
         time.sleep(1.5)
         assert deploy(sandbox, "load", next(versions))[0] == "Succeeded"
@@ -698,6 +741,23 @@ def test_a_second_start_and_a_taken_port_are_no_puzzle(own_sandbox, tmp_path):
     assert "SANDBOX_PORT=" in refused.stderr
 
 
+def test_two_that_are_started_at_the_same_moment_get_ports_of_their_own(project, tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+
+    def start(folder):
+        return project.script("sandbox", "up", "--json", SANDBOX_DIR=str(folder))
+
+    try:
+        with ThreadPoolExecutor(len(folders)) as pool:
+            started = list(pool.map(start, folders))
+        assert [result.returncode for result in started] == [0, 0, 0], started
+        urls = {json.loads(result.stdout)[key] for result in started for key in ("url", "s3_url")}
+        assert len(urls) == 6
+    finally:
+        for folder in folders:
+            project.script("sandbox", "down", SANDBOX_DIR=str(folder))
+
+
 def test_a_stale_status_file_does_not_stop_a_start(own_sandbox):
     own_sandbox.project.script("sandbox", "down")
     status = json.loads((own_sandbox.folder / "status.json").read_text())
@@ -710,11 +770,12 @@ def test_a_stale_status_file_does_not_stop_a_start(own_sandbox):
 
 def test_stopping_leaves_no_process_and_says_so(own_sandbox):
     deploy(own_sandbox, "ending", "one")
-    before = processes_of(own_sandbox.folder)
-    assert len(before["endpoints"]) == 1
+    assert len(processes_of(own_sandbox.folder)["endpoint"]) == 1
     assert own_sandbox.project.script("sandbox", "down").returncode == 0
-    until(lambda: not any(_alive(pid) for pids in before.values() for pid in pids), what="the end")
+    assert everything(own_sandbox.folder) == []
     assert json.loads((own_sandbox.folder / "status.json").read_text())["state"] == "stopped"
+    left = sorted(path.name for path in (own_sandbox.folder / "run").iterdir())
+    assert left in (["control.sock", "routes"], ["routes"])
 
 
 SERVER = """

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import score
-from htru2 import load
+from candidates.htru2 import load
+from scoring import engine
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_it_reads_from_and_writes_to_the_sandboxs_s3(project, sandbox, rows):
 )
 def test_blocks_are_whole_lines_and_lose_nothing(lines, end, size):
     text = end.join(lines).encode()
-    got = list(score.blocks(io.BytesIO(text), size))
+    got = list(engine.blocks(io.BytesIO(text), size))
     assert all(block.endswith(b"\n") for block in got)
     joined = b"".join(got)
     if b"\r" in text[:size]:

@@ -4,6 +4,7 @@ Recorded answers of the real serving stack are compared where they are at hand.
 """
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -16,10 +17,10 @@ import pytest
 from conftest import IMAGE, OTHER_IMAGE, SHARED
 
 from orchestrator.images import image_uri
-from orchestrator.plan import sklearn_environment
-from orchestrator.sandbox.errors import ResourceFailed
-from orchestrator.sandbox.process import Instance, warm_up
-from package import pack
+from orchestrator.pipelines.realtime import sklearn_environment
+from orchestrator.sandbox.children import ChildFailed
+from orchestrator.sandbox.hosting.process import start
+from scoring.packing import pack
 
 VECTORS = SHARED / "reference" / "serving-vectors.json"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason="no recorded answers at hand")
@@ -34,14 +35,16 @@ URI = image_uri("sklearn", IMAGE, "us-east-1")
 class Process:
     """An endpoint process of its own, without a sandbox around it."""
 
-    def __init__(self, folder, members: dict[str, bytes], **changes) -> None:
+    def __init__(self, nursery, folder, members: dict[str, bytes], **changes) -> None:
         self.folder = folder
         model_dir = folder / "model"
+        model_dir.mkdir(exist_ok=True)
         for name, content in members.items():
             path = model_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         job = {
+            "endpoint": "endpoint",
             "config": "config",
             "variant": "AllTraffic",
             "model_dir": str(model_dir),
@@ -50,15 +53,19 @@ class Process:
             "environment": sklearn_environment(),
             "capture": {},
             "spool": str(folder / "spool"),
-            "socket": str(folder / "s"),
         } | changes
-        self.socket = job["socket"]
-        self.instance = Instance(job, folder / "log")
-        self.failure = ""
+        (folder / "run").mkdir()
+        self.socket = str(folder / "run" / "e.sock")
+        self.child, self.failure = None, ""
         try:
-            self.instance.wait_until_ready()
-        except ResourceFailed as error:
+            with contextlib.chdir(folder):
+                self.child = start(nursery, "e", job, folder / "log")
+        except ChildFailed as error:
             self.failure = str(error)
+
+    def stop(self) -> None:
+        if self.child is not None:
+            self.child.stop()
 
     def request(self, method: str, path: str, headers=None, body=None):
         connection = http.client.HTTPConnection("endpoint", timeout=30)
@@ -71,59 +78,54 @@ class Process:
         return answer.status, answer.headers, content
 
 
-@pytest.fixture(scope="module", autouse=True)
-def warm():
-    warm_up()
-
-
 @pytest.fixture
-def serve(tmp_path_factory):
+def serve(tmp_path_factory, nursery):
     """Start endpoint processes; a short path, as Unix sockets need one."""
     running = []
 
     def start(members: dict[str, bytes], **changes) -> Process:
-        process = Process(tmp_path_factory.mktemp("p"), members, **changes)
+        process = Process(nursery, tmp_path_factory.mktemp("p"), members, **changes)
         running.append(process)
         return process
 
     yield start
     for process in running:
-        process.instance.stop()
+        process.stop()
 
 
 @pytest.fixture(scope="module")
-def default_functions(tmp_path_factory, project):
+def default_functions(tmp_path_factory, project, nursery):
     """A process whose module has a model_fn and nothing else."""
     import io
 
     import joblib
     from sklearn.ensemble import RandomForestClassifier
 
-    from htru2 import load
+    from candidates.htru2 import load
 
     features, classes = load(project.folder / "data" / "candidates.csv")
     buffer = io.BytesIO()
     joblib.dump(RandomForestClassifier(10, random_state=7).fit(features, classes), buffer)
     members = {"model.joblib": buffer.getvalue(), "code/inference.py": MODEL_FN.encode()}
-    process = Process(tmp_path_factory.mktemp("d"), members)
+    process = Process(nursery, tmp_path_factory.mktemp("d"), members)
     assert not process.failure, (process.folder / "log").read_text()
     yield process
-    process.instance.stop()
+    process.stop()
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory, project):
+def ours(tmp_path_factory, project, nursery):
     """A process that serves our own package."""
     models = project.folder / "models"
     members = {
         "model_pulsar.joblib": (models / "model_pulsar.joblib").read_bytes(),
         "model.json": (models / "model.json").read_bytes(),
-        "code/inference.py": (project.folder / "scripts" / "inference.py").read_bytes(),
+        "code/inference.py": (project.folder / "scripts" / "scoring" / "inference.py").read_bytes(),
     }
-    process = Process(tmp_path_factory.mktemp("o"), members)
+    process = Process(nursery, tmp_path_factory.mktemp("o"), members)
     assert not process.failure, (process.folder / "log").read_text()
     yield process
-    process.instance.stop()
+    process.stop()
 
 
 def recorded() -> list[tuple[dict, dict]]:
@@ -244,7 +246,7 @@ def test_a_container_that_cannot_start_says_why_in_one_sentence(members, changes
     process = serve(members, **changes)
     assert reason in process.failure
     assert "Traceback" not in process.failure
-    assert not process.instance.alive
+    assert process.child is None
 
 
 def test_a_model_written_by_another_scikit_learn_is_refused(serve):
@@ -275,14 +277,14 @@ def test_the_process_ends_with_its_parent_and_hands_over_what_it_captured(serve)
     module = "def model_fn(d):\n    return 1\ndef transform_fn(m, b, c, a):\n    return ('1', 'text/csv')\n"
     process = serve({"code/inference.py": module.encode()}, capture=capture)
     process.request("POST", "/invocations", {"Content-Type": "text/csv"}, "7")
-    process.instance.stop()
-    assert not process.instance.alive
+    process.stop()
+    assert not process.child.alive
     names = os.listdir(process.folder / "spool")
     assert [name.endswith(".jsonl") for name in names] == [True]
 
 
 def test_one_candidate_is_scored_in_well_under_a_millisecond(project):
-    import inference
+    from scoring import inference
 
     model = inference.model_fn(str(project.folder / "models"))
     row = np.array([[float(cell) for cell in ROW.split(",")]])
@@ -296,7 +298,7 @@ def test_one_candidate_is_scored_in_well_under_a_millisecond(project):
 
 def test_the_package_is_what_is_served(archive, tmp_path):
     """What package.pack packs, the sandbox's unpacker unpacks to the same files."""
-    from orchestrator.sandbox.archive import unpack
+    from orchestrator.sandbox.hosting.archive import unpack
 
     members = {"code/inference.py": b"x", "model.json": b"{}"}
     (tmp_path / "a.tar.gz").write_bytes(pack(members))
@@ -306,10 +308,10 @@ def test_the_package_is_what_is_served(archive, tmp_path):
 
 def test_whether_a_process_lives_can_be_asked_from_several_threads_at_once(default_functions):
     """The event loop asks with every request, and a thread every tenth of a second."""
-    instance = default_functions.instance
+    child = default_functions.child
 
     def ask(_) -> bool:
-        return all(instance.alive for _ in range(10_000))
+        return all(child.alive for _ in range(10_000))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(4)))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import needs_htru2, real_htru2
 
-import htru2
-import simulate
+from candidates import htru2, simulator
+from simulate import score_on
 
 
 def test_the_trials_are_the_surveys():
     """Numbers read off a stored HTRU candidate."""
-    trials = simulate.dm_trials()
+    trials = simulator.dm_trials()
     assert len(trials) == 1196
     assert trials[0] == 0
     assert trials[-1] == pytest.approx(998.13, abs=0.01)
@@ -24,11 +24,11 @@ def test_moments_agree_with_their_definition():
 
     levels = np.random.default_rng(0).integers(0, 256, (5, 128)).astype(float)
     expected = [levels.mean(1), levels.std(1), skew(levels, axis=1), kurtosis(levels, axis=1)]
-    assert np.allclose(simulate.moments(levels), np.transpose(expected))
+    assert np.allclose(simulator.moments(levels), np.transpose(expected))
 
 
 def test_every_simulated_candidate_passes_the_checks_of_a_real_one():
-    features, classes = simulate.simulate(300, 700, seed=3)
+    features, classes = simulator.simulate(300, 700, seed=3)
     htru2.check(np.column_stack([features, classes]), "simulated")
     # Means of 128 and of 1196 eight-bit integers.
     for column, count in ((0, 128), (4, 1196)):
@@ -37,16 +37,16 @@ def test_every_simulated_candidate_passes_the_checks_of_a_real_one():
 
 
 def test_the_same_seed_gives_the_same_candidates_and_another_seed_others():
-    first, again, other = (simulate.simulate(50, 50, seed)[0] for seed in (1, 1, 2))
+    first, again, other = (simulator.simulate(50, 50, seed)[0] for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_accidents_change_what_they_should():
     """RFI fills the DM curve, a gain loss dims pulsars, a lower band narrows their DM hump."""
-    usual = _by_class(simulate.SURVEY)
+    usual = _by_class(simulator.SURVEY)
     storm, loss, receiver = (
-        _by_class(simulate.ACCIDENTS[name]) for name in ("rfi_storm", "gain_loss", "new_receiver")
+        _by_class(simulator.ACCIDENTS[name]) for name in ("rfi_storm", "gain_loss", "new_receiver")
     )
     assert storm[0][:, 4].mean() > 1.3 * usual[0][:, 4].mean()
     assert np.median(loss[1][:, 2]) < np.median(usual[1][:, 2])
@@ -54,12 +54,12 @@ def test_accidents_change_what_they_should():
 
 
 def _by_class(survey):
-    features, classes = simulate.simulate(1000, 2000, 5, survey)
+    features, classes = simulator.simulate(1000, 2000, 5, survey)
     return features[classes == 0], features[classes == 1]
 
 
 @needs_htru2
 def test_a_model_trained_on_simulated_candidates_knows_real_ones():
-    score = simulate.score_on(real_htru2())
+    score = score_on(real_htru2())
     assert score["roc_auc"] >= 0.96
     assert score["average_precision"] >= 0.80

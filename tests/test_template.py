@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -15,16 +16,36 @@ from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 from cfnlint.decode import cfn_yaml
 from conftest import ROOT, clean_environment
-from test_handler_on_moto import BODY, BUCKET, STACK, aws, post, s3_event  # noqa: F401
+from test_handler_on_moto import (  # noqa: F401
+    BODY,
+    BUCKET,
+    STACK,
+    aws,
+    custom_event,
+    post,
+    s3_event,
+)
 
-import lambda_zip
-from orchestrator import handler as orchestrator
-from orchestrator.contract import validate
-from orchestrator.plan import Site, plan
+from clients import lambda_zip
+from orchestrator import cloudformation, environment, jobs
+from orchestrator.environment import Site
+from orchestrator.handler import handler
+from orchestrator.pipelines import TYPES, validate
 
 REGION = ManualArgs(regions=["us-east-1"])
 TEMPLATE = ROOT / "orchestrator" / "template.yaml"
-SITE = Site("us-east-1", BUCKET, "arn:aws:iam::123456789012:role/sagemaker", "https://api/prod/")
+SITE = Site(
+    "us-east-1", BUCKET, "arn:aws:iam::123456789012:role/sagemaker",
+    "arn:aws:lambda:us-east-1:123456789012:function:handler", "https://api/prod/",
+)  # fmt: skip
+
+
+def plan(body: dict, version: str = "1") -> tuple[str, dict]:
+    """Name and template of the stack that a body asks for."""
+    request = validate(body)
+    kind = TYPES[request.pipeline_type]
+    copies = dict.fromkeys(kind.artifacts, f"s3://{BUCKET}/x/{version}/model.tar.gz")
+    return request.stack_name, kind.plan(request, SITE, copies)
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +69,17 @@ PLANS = {
 @pytest.mark.parametrize("name", PLANS)
 def test_cfn_lint_finds_nothing_in_a_plan(name, tmp_path):
     path = tmp_path / "plan.json"
-    request = validate(PLANS[name])
-    path.write_text(json.dumps(plan(request, SITE, f"s3://{BUCKET}/x/v/model.tar.gz"), indent=1))
+    path.write_text(json.dumps(plan(PLANS[name])[1], indent=1))
     assert [str(match) for match in lint_file(path, config=REGION)] == []
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_moto_creates_updates_and_deletes_a_plan(name, aws):  # noqa: F811
     cloudformation, sagemaker = boto3.client("cloudformation"), boto3.client("sagemaker")
-    request = validate(PLANS[name])
+    stack = plan(PLANS[name])[0]
 
     def body(version: str) -> str:
-        return json.dumps(plan(request, SITE, f"s3://{BUCKET}/x/{version}/model.tar.gz"))
+        return json.dumps(plan(PLANS[name], version)[1])
 
     def served() -> str:
         models = [m["ModelName"] for m in sagemaker.list_models()["Models"]]
@@ -69,12 +89,12 @@ def test_moto_creates_updates_and_deletes_a_plan(name, aws):  # noqa: F811
         ]
         return max(urls)
 
-    cloudformation.create_stack(StackName=request.stack_name, TemplateBody=body("1"))
+    cloudformation.create_stack(StackName=stack, TemplateBody=body("1"))
     assert served().endswith("/1/model.tar.gz")
-    cloudformation.update_stack(StackName=request.stack_name, TemplateBody=body("2"))
+    cloudformation.update_stack(StackName=stack, TemplateBody=body("2"))
     assert served().endswith("/2/model.tar.gz")
     assert len(sagemaker.list_endpoints()["Endpoints"]) == 1
-    cloudformation.delete_stack(StackName=request.stack_name)
+    cloudformation.delete_stack(StackName=stack)
     assert sagemaker.list_endpoints()["Endpoints"] == []
     assert sagemaker.list_models()["Models"] == []
 
@@ -144,45 +164,45 @@ def granted(template: dict, role: str) -> set[str]:
 
 
 @pytest.fixture
-def calls(aws, monkeypatch):  # noqa: F811
+def calls(aws, monkeypatch, custom_event):  # noqa: F811
     """Every AWS call that the handler makes while it does all it can do."""
     made: set[str] = set()
-    original = orchestrator.client.__wrapped__
 
-    def watched(service: str):
-        client = original(service)
+    def watched(service: str, **options):
+        client = boto3.client(service, **options)
         client.meta.events.register(
             "before-call", lambda model, **_: made.add(f"{service}:{model.name}")
         )
         return client
 
-    clients: dict = {}
-    monkeypatch.setattr(
-        orchestrator, "client", lambda name: clients.setdefault(name, watched(name))
-    )
+    monkeypatch.setattr(environment, "boto3", SimpleNamespace(client=watched))
     topic = boto3.client("sns").create_topic(Name="notes")["TopicArn"]
     monkeypatch.setenv("NOTIFICATIONS_TOPIC", topic)
     pipeline_id = post("/provisionpipeline", BODY)[1]["pipeline_id"]
     post("/pipelinestatus", {"pipeline_id": pipeline_id})
     aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"two")
     post("/provisionpipeline", BODY)
-    orchestrator.handler(
-        {"httpMethod": "POST", "path": f"/pipelines/{STACK}/inference",
-         "body": '{"payload": "1", "content_type": "text/csv"}'}, None,
-    )  # fmt: skip
-    aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=b"{}")
-    orchestrator.handler(s3_event("mlops-config.json"), None)
-    detail = {"stack-id": pipeline_id, "status-details": {"status": "UPDATE_ROLLBACK_COMPLETE"}}
-    orchestrator.handler({"source": "aws.cloudformation", "detail": detail}, None)
-    # A stack that failed at birth is deleted and made again; one that cannot be made is undone.
-    stack = clients["cloudformation"].describe_stacks(StackName=STACK)["Stacks"][0]
-    monkeypatch.setattr(
-        orchestrator, "_find_stack", lambda _: stack | {"StackStatus": "CREATE_FAILED"}
+    handler(
+        {
+            "httpMethod": "POST",
+            "path": f"/pipelines/{STACK}/inference",
+            "body": '{"payload": "1", "content_type": "text/csv"}',
+        },
+        None,
     )
+    aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=b"{}")
+    handler(s3_event("mlops-config.json"), None)
+    detail = {"stack-id": pipeline_id, "status-details": {"status": "UPDATE_ROLLBACK_COMPLETE"}}
+    handler({"source": "aws.cloudformation", "detail": detail}, None)
+    # A job in a stack: started, asked about, stopped.
+    name = handler(custom_event("Create"), None)["PhysicalResourceId"]
+    jobs.states([{"ResourceType": "Custom::TransformJob", "PhysicalResourceId": name}])
+    handler(custom_event("Delete", PhysicalResourceId=name), None)
+    # A stack that failed at birth is deleted and made again.
+    stack = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+    failed = stack | {"StackStatus": "CREATE_FAILED"}
+    monkeypatch.setattr(cloudformation, "find", lambda _: failed)
     post("/provisionpipeline", BODY)
-    monkeypatch.setattr(orchestrator, "_find_stack", lambda _: None)
-    aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"three")
-    assert post("/provisionpipeline", BODY)[0] == 400  # it exists: the copy is taken back
     return made
 
 
@@ -210,10 +230,14 @@ NEEDED_BY_TYPE = {
 def test_cloudformations_role_allows_what_plans_need_and_nothing_else(template):
     types = set()
     for body in PLANS.values():
-        resources = plan(validate(body), SITE, "s3://a/b/c/d.tar.gz")["Resources"]
+        resources = plan(body)[1]["Resources"]
         types |= {resource["Type"] for resource in resources.values()}
     needed = {f"sagemaker:{action}" for kind in types for action in NEEDED_BY_TYPE[kind]}
-    assert granted(template, "CloudFormationRole") == needed | {"iam:PassRole"}
+    # Custom resources are the handler's work.
+    assert granted(template, "CloudFormationRole") == needed | {
+        "iam:PassRole",
+        "lambda:InvokeFunction",
+    }
 
 
 # AWS takes no resource here.

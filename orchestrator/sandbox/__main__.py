@@ -1,47 +1,195 @@
-"""The sandbox: S3, CloudFormation, SageMaker and the orchestrator at one loopback address.
+"""The sandbox: S3, CloudFormation, SageMaker and the orchestrator on this machine's loopback.
 
-    python -m orchestrator.sandbox FOLDER PORT   (or: make sandbox)
+    python -m orchestrator.sandbox FOLDER PORT S3_PORT   (or: make sandbox)
 
-FOLDER keeps everything: objects, models, stacks, captured data, logs, credentials.
+FOLDER keeps everything: objects, models, stacks, captured data, logs, credentials. This process is
+the control plane, and looks after the others:
+
+    fronts      where requests come in, and predictions are handed on     front.py
+    store       S3: SeaweedFS, with our gate in front of it                store/
+    endpoints   one process each                                           hosting/
 """
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import logging
 import os
 import socket
 import sys
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
-from orchestrator.sandbox.process import warm_up
+from orchestrator.sandbox import children, web
+from orchestrator.sandbox.children import Child, ChildFailed, Kept
+from orchestrator.sandbox.nursery import Nursery
+from orchestrator.sandbox.places import (
+    ASSETS_BUCKET,
+    HANDLER,
+    REGION,
+    ROLE,
+    STAGE,
+    NotOurs,
+    Places,
+    load_credentials,
+    write_json,
+)
+from orchestrator.sandbox.state import State, now
+
+log = logging.getLogger("sandbox")
+
+READY_SECONDS = 60
+TAKEN_SECONDS = 3
+FRONT, STORE = "orchestrator.sandbox.front", "orchestrator.sandbox.store.process"
 
 
 def main() -> None:
-    """Exit codes: 0 stopped, 3 the folder is another sandbox's, 4 the port is taken."""
-    folder, port = Path(sys.argv[1]).resolve(), int(sys.argv[2])
+    """Exit codes: 0 stopped, 1 it cannot run (the last line says why), 3 the folder is another
+    sandbox's, 4 the port is taken, 5 the port for S3 is."""
+    places = Places(Path(sys.argv[1]).resolve())
+    ports = [int(number) for number in sys.argv[2:4]]
     commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     logging.getLogger("botocore").setLevel(logging.WARNING)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = open(folder / "lock", "w")  # held until the process ends, however it ends
+    os.umask(0o077)
     try:
+        places.make()
+        lock = open(places.folder / "lock", "w")  # held until the process ends, however it ends
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.chdir(places.folder)
+        keys = load_credentials(places)
+        state = State(places.folder / "state.db")
     except BlockingIOError:
         sys.exit(3)
-    try:
-        listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
-        # Head and body of an answer are two writes: without this the second waits 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        sys.exit(4)
-    warm_up()
-    from orchestrator.sandbox.server import serve  # takes a while: the other process as well
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
+    except NotOurs as error:
+        sys.exit(f"{error}. Next: mv {places.folder} {places.folder}.old && make sandbox")
+    fronts, stores = children.adopt_all("front-*"), children.adopt_all("store-*")
+    listeners = []
+    for found, port, code in zip((fronts, stores), ports, (4, 5), strict=True):
+        listener = found[0].listeners[0] if found else _listen(port)
+        if listener is None:
+            sys.exit(code)
+        listeners.append(listener)
+    uvloop.run(run(places, keys, state, listeners, fronts, stores, commands))
 
-    uvloop.run(serve(folder, listener, commands))
+
+def _listen(port: int) -> socket.socket | None:
+    """A socket on the port; None when it is taken. What a killed sandbox has left behind may hold
+    it for a moment longer."""
+    deadline = time.monotonic() + TAKEN_SECONDS
+    while True:
+        try:
+            return web.listener(port)
+        except OSError:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.05)
+
+
+async def run(
+    places: Places, keys: tuple[str, str], state: State, listeners: list[socket.socket],
+    fronts: list[Child], stores: list[Child], commands: dict[str, str],
+) -> None:  # fmt: skip
+    """Everything from the first process started to the last one stopped."""
+    url, s3_url = (f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+    nursery = Nursery(listeners)
+    # The store takes longest; what endpoints need, and this process's own modules, are imported
+    # while it starts.
+    store = Kind(nursery, "store", STORE, listeners[1], stores, 1)
+    front = Kind(nursery, "front", FRONT, listeners[0], fronts, front_count())
+    nursery.warm_up()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL_S3": s3_url,
+        "AWS_ACCESS_KEY_ID": keys[0],
+        "AWS_SECRET_ACCESS_KEY": keys[1],
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+        "ASSETS_BUCKET": ASSETS_BUCKET,
+        "SAGEMAKER_ROLE_ARN": ROLE,
+        "HANDLER_ARN": HANDLER,
+        "API_URL": f"{url}{STAGE}/",
+    }
+    from orchestrator.sandbox import server
+
+    sandbox = server.Sandbox(places, keys, state, url, s3_url, nursery, commands)
+    serving = await server.serve(sandbox)
+    try:
+        sandbox.start()
+        await asyncio.gather(*(asyncio.to_thread(kind.keep) for kind in (store, front)))
+        await asyncio.to_thread(sandbox.go_on)
+        where = {"url": url, "s3_url": s3_url, "pid": os.getpid()}
+        write_json(places.status, {"state": "running", **where, "since": now()})
+        await serving
+    except ChildFailed as error:
+        sys.exit(str(error))
+    finally:
+        # Nothing new comes in; endpoints end; what they have captured goes to the store.
+        await asyncio.to_thread(front.close)
+        await asyncio.to_thread(sandbox.close)
+        await asyncio.to_thread(store.close)
+        stopped = {"state": "stopped", "url": url, "s3_url": s3_url, "since": now()}
+        write_json(places.status, stopped)
+
+
+def front_count() -> int:
+    """One front for every two cores: the endpoints need the others."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+class Kind:
+    """So many processes of a kind: those that are found running, and others that are begun at once."""
+
+    def __init__(
+        self, nursery: Nursery, name: str, module: str, listener: socket.socket,
+        found: list[Child], count: int,
+    ) -> None:  # fmt: skip
+        self._nursery, self._name, self._module = nursery, name, module
+        self._listener = listener
+        for child in found[count:]:
+            child.stop()
+        self._births = [lambda child=child: child for child in found[:count]]
+        self._births += [self._begin() for _ in range(count - len(self._births))]
+        self._kept: list[Kept] = []
+
+    def keep(self) -> None:
+        """Wait until they are ready, and keep them going; ChildFailed when they do not come up."""
+        while self._births:
+            child = self._births.pop()()
+            self._kept.append(Kept(self._name, lambda: self._begin()(), child))
+
+    def close(self) -> None:
+        """End them, also those that are still on their way."""
+        for settle in self._births:
+            with contextlib.suppress(ChildFailed):
+                settle().stop()
+        for child in self._kept:
+            child.close()
+
+    def _begin(self) -> Callable[[], Child]:
+        """Begin a process; what waits until it is ready."""
+        path = f"run/{self._name}-{uuid.uuid4().hex[:12]}.line"
+        exit_code = self._nursery.fork(self._module, os.getcwd(), path, listener=self._listener)
+
+        def settle() -> Child:
+            child = children.first_contact(path, lambda: exit_code() is not None)
+            child.wait_until_ready(READY_SECONDS)
+            return child
+
+        return settle
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -1,125 +1,163 @@
-"""The sandbox's server: which request is for which part of it, and what it does on its own.
+"""The sandbox itself: CloudFormation, SageMaker's control plane and the orchestrator's API.
 
-A request's signature says which service it is for, as on AWS the host name does. The
-orchestrator's API is served below `/prod`, by the handler that runs on AWS.
+Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
+service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
+the handler that runs on AWS. The fronts, the store and the endpoints' processes are started, watched
+and stopped from here.
 """
 
 import asyncio
-import contextlib
+import hashlib
 import json
 import logging
 import os
 import re
-import secrets
 import socket
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from nanio.app import build_app
-from nanio.auth.credentials import StaticCredentialResolver
-from nanio.config import Settings
-from nanio.errors import S3Error
+from botocore.exceptions import ClientError
 
+from orchestrator.environment import client
 from orchestrator.handler import handler
-from orchestrator.sandbox import gate, s3, web
-from orchestrator.sandbox.capture import finish_orphans, object_key
+from orchestrator.sandbox import web
+from orchestrator.sandbox.aws.wire import Service, refusal
+from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.cloudformation.resources import (
+    Answers,
+    CustomResource,
+    SageMakerResource,
+)
+from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.fleet import Fleet
-from orchestrator.sandbox.resources import Endpoint, EndpointConfig, Model
-from orchestrator.sandbox.runtime import MAX_BODY, Runtime
-from orchestrator.sandbox.stacks import ACCOUNT, Stacks
-from orchestrator.sandbox.state import State, now, write_json
-from orchestrator.sandbox.wire import CloudFormation, SageMaker
+from orchestrator.sandbox.front import CONTROL, HOST
+from orchestrator.sandbox.gate import Gate, scope_of
+from orchestrator.sandbox.hosting.fleet import Fleet
+from orchestrator.sandbox.hosting.publisher import Publisher
+from orchestrator.sandbox.nursery import Nursery
+from orchestrator.sandbox.places import (
+    ASSETS_BUCKET,
+    HANDLER,
+    REGION,
+    STAGE,
+    Places,
+)
+from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
+from orchestrator.sandbox.sagemaker.endpoints import Endpoints
+from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.runtime import MAX_BODY
+from orchestrator.sandbox.state import State
+from orchestrator.sandbox.web import Answer
 
 log = logging.getLogger("sandbox")
 
-REGION = "us-east-1"
-STAGE = "/prod"
-ASSETS_BUCKET = "pulsar-assets"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
 API_PATHS = re.compile(r"/provisionpipeline|/pipelinestatus|/pipelines/[^/]+/inference")
+ANSWERS = "/cloudformation/answers/"  # where custom resources' answers come in
 NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
-SWEEP_SECONDS = 0.5
 
 
 class Sandbox:
-    """The ASGI application."""
+    """The ASGI application, and everything that it is made of."""
 
-    def __init__(self, folder: Path, credentials: StaticCredentialResolver, commands: dict) -> None:
-        self._credentials = credentials
-        buckets = folder / "s3"
-        s3.mend(buckets)
-        self._s3_app = build_app(Settings(data_dir=buckets, region=REGION, credentials=credentials))
-        self._s3 = self._s3_app.state.storage
-        if not (buckets / ASSETS_BUCKET).exists():
-            self._s3.create_bucket(ASSETS_BUCKET)
-        self._state = State(folder / "state.db")
-        self._fleet = Fleet(self._state, folder, commands)
-        providers = [
-            Model(folder, self._s3),
-            EndpointConfig(self._state, self._s3),
-            Endpoint(self._state, self._fleet),
-        ]
-        self._stacks = Stacks(self._state, REGION, providers)
-        self._cloudformation = CloudFormation(self._stacks, self._state)
-        self._sagemaker = SageMaker(self._state, REGION)
-        self._runtime = Runtime(self._state, self._fleet, REGION, str(folder))
+    def __init__(
+        self, places: Places, keys: tuple[str, str], state: State, url: str, s3_url: str,
+        nursery: Nursery, commands: dict[str, str],
+    ) -> None:  # fmt: skip
+        self._gate = Gate(*keys, REGION)
+        self._s3_url = s3_url
+        self._state = state
+        self._fleet = Fleet(self._state, places, nursery, commands)
+        self._publisher = Publisher(places, self._state)
         # The handler calls back into this process: its threads must not be the ones that
         # answer those calls.
         self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
+        self._answers = Answers()
+        models, configs = Models(self._state, places), EndpointConfigs(self._state)
+        sagemaker = Service("sagemaker", models, configs, Endpoints(self._state, self._fleet))
+        custom = CustomResource(HANDLER, self._invoke, self._answers, url + ANSWERS)
+        self._stacks = Stacks(
+            self._state,
+            {
+                "AWS::SageMaker::Model": SageMakerResource(sagemaker, "Model"),
+                "AWS::SageMaker::EndpointConfig": SageMakerResource(sagemaker, "EndpointConfig"),
+                "AWS::SageMaker::Endpoint": SageMakerResource(sagemaker, "Endpoint", updates=True),
+                CUSTOM: custom,
+            },
+        )
+        cloudformation = Service("cloudformation", Api(self._stacks, self._state))
+        self._services = {"sagemaker": sagemaker, "cloudformation": cloudformation}
 
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
         self._fleet.recover()
+        self._publisher.start()
+
+    def go_on(self) -> None:
+        """What needs the store: its bucket is made, and operations under way are taken up."""
+        try:
+            client("s3").create_bucket(Bucket=ASSETS_BUCKET)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
+                raise
         self._stacks.resume()
 
     def close(self) -> None:
         self._stacks.close()
         self._fleet.close()
+        self._publisher.close()
+        self._state.close()
 
     async def __call__(self, scope, receive, send) -> None:
         headers = web.headers_of(scope)
-        service = gate.service_of(headers)
-        ours = scope["path"].startswith((STAGE + "/", "/endpoints/"))
-        if service == "s3" or (service is None and not ours):
-            # Presigned URLs carry no header; nanio refuses what carries no signature at all.
-            await self._s3_app(scope, s3.checking_body(receive, headers), send)
-            return
+        headers["host"] = headers.pop(HOST, "")
         body = await web.read_body(receive, MAX_BODY)
+        claim = scope_of(headers)
+        service = claim.service if claim else "execute-api"
         try:
-            answer = await self._answer(service, scope, headers, body)
+            answer = await self._answer(scope, headers, body)
         except AwsError as error:
-            answer = gate.refusal(service, error)
+            answer = refusal(service, error, headers.get("content-type", ""))
         except Exception as error:
             log.exception("a request could not be answered")
             message = f"The sandbox could not do it: {error}"
-            answer = gate.refusal(service, AwsError("InternalFailure", message, 500))
+            answer = refusal(service, AwsError("InternalFailure", message, 500))
+        if scope["method"] == "HEAD":  # the front must not wait for a body of the announced length
+            answer = replace(answer, body=b"")
         await web.send_answer(send, answer)
 
-    async def _answer(self, service: str | None, scope, headers: dict, body: bytes) -> web.Answer:
-        """Check a request to any service but S3, and answer it; AwsError refuses it."""
-        path, query = scope["path"], scope["query_string"].decode("latin-1")
-        if service is None:
+    async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
+        """Check a request, and answer it; AwsError refuses it."""
+        method, path = scope["method"], scope["raw_path"].decode("latin-1")
+        if method == "PUT" and path.startswith(ANSWERS):
+            return self._take_answer(path.removeprefix(ANSWERS), body)
+        claim = scope_of(headers)
+        if claim is None:
             raise NO_TOKEN
+        if claim.service == "s3":
+            wrong = f'This is not S3, which is at {self._s3_url}: eval "$(make -s env)"'
+            raise AwsError("WrongAddress", wrong, 421)
         if len(body) > MAX_BODY:
             message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
-            raise AwsError("ValidationError", message, 413)
-        gate.check(scope["method"], path, query, headers, body, self._credentials)
-        if service == "execute-api":
-            return await self._answer_api(scope["method"], path, headers, body)
-        if service == "sagemaker" and path != "/":
-            return await self._runtime.answer(path, headers, body)
-        if service == "sagemaker":
-            target = headers.get("x-amz-target", "")
-            return await asyncio.to_thread(self._sagemaker.answer, target, body)
-        if service == "cloudformation":
-            return await asyncio.to_thread(self._cloudformation.answer, body)
-        raise AwsError("UnknownService", f"The sandbox has no service called {service}", 404)
+            raise AwsError("ValidationException", message, 413)
+        query = scope["query_string"].decode("latin-1")
+        digest = hashlib.sha256(body).hexdigest()
+        self._gate.check(method, path, query, headers, digest, claim, claim.service)
+        if claim.service == "execute-api":
+            return await self._answer_api(method, path, headers, body)
+        if claim.service not in self._services:
+            raise AwsError(
+                "UnknownService", f"The sandbox has no service called {claim.service}.", 404
+            )
+        return await asyncio.to_thread(self._services[claim.service].answer, headers, body)
 
-    async def _answer_api(self, method: str, path: str, headers: dict, body: bytes) -> web.Answer:
+    async def _answer_api(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
         """API Gateway: two POST methods, and nothing else is there."""
+        if method != "POST" or not path.startswith(STAGE):
+            raise NO_TOKEN
         path = path.removeprefix(STAGE)
-        if method != "POST" or not API_PATHS.fullmatch(path):
+        if not API_PATHS.fullmatch(path):
             raise NO_TOKEN
         event = {
             "resource": path,
@@ -132,77 +170,30 @@ class Sandbox:
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._handlers, handler, event, None)
         content_type = answer["headers"]["Content-Type"]
-        return web.Answer(answer["statusCode"], content_type, answer["body"].encode())
+        return Answer(answer["statusCode"], content_type, answer["body"].encode())
 
-    async def sweep(self) -> None:
-        """Tidy up, again and again, for as long as the sandbox runs."""
-        while True:
-            try:
-                await self.sweep_once()
-            except Exception:
-                log.exception("tidying up failed; it is tried again")
-            await asyncio.sleep(SWEEP_SECONDS)
+    def _invoke(self, event: dict) -> None:
+        """Lambda: the handler is called with an event, and nobody waits for what it returns."""
+        self._handlers.submit(handler, event, None)
 
-    async def sweep_once(self) -> None:
-        """Move finished capture files to S3, close connections to ended processes."""
-        await self._runtime.close_sessions()
-        for spool in self._fleet.spools():
-            finish_orphans(spool)
-            for path in sorted(spool.glob("*.jsonl")):
-                try:
-                    self._publish(path)
-                except (S3Error, OSError) as error:
-                    log.warning("%s stays in the spool: %s", path, error)
-
-    def _publish(self, path: Path) -> None:
-        where = json.loads((path.parent / "destination.json").read_text())
-        bucket, prefix = s3.split_url(where["destination"])
-        endpoint = path.parent.parent.name
-        key = object_key(path.name, prefix, endpoint, where["variant"])
-        if path.stat().st_size:
-            s3.adopt(self._s3, bucket, key, path)
-        else:
-            path.unlink()
+    def _take_answer(self, token: str, body: bytes) -> Answer:
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not self._answers.give(token, answer):
+            raise AwsError("AccessDenied", "Nobody waits for this answer.", 403)
+        return Answer(200, "application/json", b"{}")
 
 
-def load_credentials(folder: Path) -> tuple[str, str]:
-    """Access key and secret, made at the first start and kept, readable by the owner only."""
-    path = folder / "credentials.json"
-    if not path.exists():
-        key = f"SANDBOX{secrets.token_hex(6).upper()}"
-        write_json(path, {"access_key": key, "secret": secrets.token_urlsafe(30)}, mode=0o600)
-    pair = json.loads(path.read_text())
-    return pair["access_key"], pair["secret"]
-
-
-async def serve(folder: Path, listener: socket.socket, commands: dict) -> None:
-    access_key, secret = load_credentials(folder)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    os.environ |= {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": access_key,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "ASSETS_BUCKET": ASSETS_BUCKET,
-        "SAGEMAKER_ROLE_ARN": ROLE,
-        "API_URL": f"{url}{STAGE}/",
-    }
-    credentials = StaticCredentialResolver({access_key: secret})
-    sandbox = await asyncio.to_thread(Sandbox, folder, credentials, commands)
-    serving = await web.start(sandbox, drain_seconds=65, sockets=[listener])
-    sandbox.start()
-    status = folder / "status.json"
-    write_json(status, {"state": "running", "url": url, "pid": os.getpid(), "since": now()})
-    sweeping = asyncio.create_task(sandbox.sweep())
-    try:
-        await serving
-    finally:
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
-        await asyncio.to_thread(sandbox.close)
-        await sandbox.sweep_once()
-        write_json(status, {"state": "stopped", "url": url, "since": now()})
+async def serve(sandbox: Sandbox) -> asyncio.Task:
+    """Listen where the fronts look for the sandbox."""
+    Path(CONTROL).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    # Under another name until it listens, so that nobody connects in vain.
+    place = f"run/{uuid.uuid4().hex[:12]}.sock"
+    listener.bind(place)
+    listener.listen(1024)
+    serving = await web.start(sandbox, [listener], drain_seconds=65, idle_seconds=86400)
+    os.rename(place, CONTROL)
+    return serving

@@ -1,8 +1,7 @@
 """The sandbox's memory: stacks, their resources and events, and the endpoints' condition.
 
 One SQLite file in write-ahead mode, every change its own transaction, so that a `kill -9`
-at any moment leaves either the old row or the new one. Objects live in S3's folders, not
-here.
+at any moment leaves either the old row or the new one. Objects live in the store, not here.
 """
 
 import json
@@ -14,21 +13,35 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.sandbox.errors import clean
+from orchestrator.sandbox.places import NotOurs
+
+VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stacks (
-    id TEXT PRIMARY KEY, name TEXT, status TEXT, reason TEXT, tags TEXT,
+    id TEXT PRIMARY KEY, name TEXT, status TEXT, reason TEXT, tags TEXT, on_failure TEXT, role TEXT,
     template TEXT,            -- what runs, or is being made
     target TEXT,              -- what an update is on its way to
+    operation TEXT,           -- tells one update from the next
     created TEXT, updated TEXT, deleted TEXT);
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY, stack_id TEXT, time TEXT, logical_id TEXT, physical_id TEXT,
     type TEXT, status TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS resources (
-    type TEXT, name TEXT, stack_id TEXT, logical_id TEXT, properties TEXT, created TEXT,
-    stage TEXT,               -- 'new' until what made it is complete, 'old' once replaced
-    PRIMARY KEY (type, name));
+    id INTEGER PRIMARY KEY, stack_id TEXT, logical_id TEXT, type TEXT, properties TEXT, created TEXT,
+    physical_id TEXT,         -- NULL until a custom resource has said it
+    token TEXT,               -- tells the making of this resource from any other
+    touched TEXT,             -- the operation that changed it in place last
+    stage TEXT);              -- 'new' until what made it is complete, 'old' once replaced
+CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, request TEXT, created TEXT);
+CREATE TABLE IF NOT EXISTS endpoint_configs (name TEXT PRIMARY KEY, request TEXT, created TEXT);
 CREATE TABLE IF NOT EXISTS endpoints (
-    name TEXT PRIMARY KEY, config TEXT, status TEXT, reason TEXT, created TEXT, updated TEXT);
+    name TEXT PRIMARY KEY, status TEXT, reason TEXT, created TEXT, updated TEXT,
+    config TEXT,              -- what serves, or is to serve first
+    next_config TEXT);        -- what an update is on its way to
+CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
+CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
+CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
 """
 
 
@@ -36,31 +49,31 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def write_json(path: Path, value: dict, mode: int = 0o644) -> None:
-    """Replace a JSON file in one step: a reader, or a crash, never sees half of it."""
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-    os.replace(temporary, path)
-
-
 class State:
-    """Rows in, rows out, as dictionaries; columns named `template`, `target`, `tags` and
-    `properties` are JSON."""
+    """Rows in, rows out, as dictionaries; some columns are JSON. Text is cleaned on its way in."""
 
-    JSON_COLUMNS = ("template", "target", "tags", "properties")
+    JSON_COLUMNS = ("template", "target", "tags", "properties", "request")
 
     def __init__(self, path: Path) -> None:
+        """NotOurs for a file of another kind, also an empty one: it is never overwritten."""
+        if not path.exists():
+            _make(path)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.executescript(SCHEMA)
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self._db.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.DatabaseError as error:
+            raise NotOurs(f"{path} cannot be read: {error}") from None
+        if version != VERSION:
+            raise NotOurs(f"{path} is not of this version")
 
     def close(self) -> None:
-        self._db.close()
+        """Close the file, with nothing left beside it."""
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -111,10 +124,12 @@ class State:
         return " AND ".join(f"{column} = ?" for column in where)
 
     def _pack(self, row: dict) -> list:
-        return [
-            json.dumps(value) if column in self.JSON_COLUMNS and value is not None else value
-            for column, value in row.items()
-        ]
+        packed = []
+        for column, value in row.items():
+            if column in self.JSON_COLUMNS and value is not None:
+                value = json.dumps(value)
+            packed.append(clean(value) if isinstance(value, str) else value)
+        return packed
 
     def _unpack(self, row: sqlite3.Row) -> dict:
         return {
@@ -123,3 +138,14 @@ class State:
             else row[column]
             for column in row.keys()  # noqa: SIM118 - a Row iterates over values
         }
+
+
+def _make(path: Path) -> None:
+    """Make an empty state, which is there whole or not at all."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    db = sqlite3.connect(fresh, isolation_level=None)
+    db.executescript(f"{SCHEMA}PRAGMA user_version={VERSION};")
+    db.close()
+    os.chmod(fresh, 0o600)
+    os.rename(fresh, path)

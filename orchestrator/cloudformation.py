@@ -1,0 +1,101 @@
+"""Pipelines are CloudFormation stacks: found, made, brought up to date, deleted, asked about."""
+
+import json
+import os
+import time
+
+from botocore.exceptions import ClientError
+
+from orchestrator.contract import BadRequest
+from orchestrator.environment import client
+
+# A stack in one of these states cannot be updated, only deleted and made again.
+DEAD = {
+    "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "UPDATE_FAILED",
+    "UPDATE_ROLLBACK_FAILED",
+}  # fmt: skip
+DELETE_SECONDS = 20  # API Gateway gives up after 29
+
+
+class AlreadyThere(Exception):
+    """Somebody else has made the stack meanwhile."""
+
+
+def find(name: str) -> dict | None:
+    try:
+        return client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if "does not exist" in error.response["Error"]["Message"]:
+            return None
+        raise
+
+
+def template_of(stack: dict) -> dict:
+    template = client("cloudformation").get_template(StackName=stack["StackId"])["TemplateBody"]
+    return template if isinstance(template, dict) else json.loads(template)
+
+
+def outputs_of(stack: dict) -> dict[str, str]:
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def create(name: str, template: dict) -> dict:
+    """Begin to create a stack; AlreadyThere when there is one of this name."""
+    # DO_NOTHING leaves a failed endpoint to be looked at; the next request replaces it.
+    try:
+        return client("cloudformation").create_stack(
+            StackName=name,
+            TemplateBody=json.dumps(template),
+            Capabilities=["CAPABILITY_IAM"],
+            OnFailure="DO_NOTHING",
+            Tags=[{"Key": "stack_name", "Value": name}],
+            **_role(),
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "AlreadyExistsException":
+            raise AlreadyThere(name) from None
+        raise
+
+
+def update(stack: dict, template: dict) -> None:
+    client("cloudformation").update_stack(
+        StackName=stack["StackName"],
+        TemplateBody=json.dumps(template),
+        Capabilities=["CAPABILITY_IAM"],
+        **_role(),
+    )
+
+
+def _role() -> dict:
+    role = os.environ.get("CFN_ROLE_ARN")
+    return {"RoleARN": role} if role else {}
+
+
+def delete(stack: dict) -> None:
+    """Delete a stack that is of no more use, or is being deleted, and wait until it is gone."""
+    cloudformation = client("cloudformation")
+    cloudformation.delete_stack(StackName=stack["StackId"], **_role())
+    deadline = time.monotonic() + DELETE_SECONDS
+    while time.monotonic() < deadline:
+        state = cloudformation.describe_stacks(StackName=stack["StackId"])["Stacks"][0]
+        if state["StackStatus"] == "DELETE_COMPLETE":
+            return
+        time.sleep(0.2)
+    raise BadRequest(
+        f"Bad request. {stack['StackName']} is still being deleted; "
+        "send the request again in a minute"
+    )
+
+
+def failure_reasons(stack: dict) -> str:
+    """Why the latest create or update failed: the reasons in the stack's own events."""
+    events = client("cloudformation").describe_stack_events(StackName=stack["StackId"])
+    reasons = []
+    for event in events["StackEvents"]:  # the newest first
+        state, reason = event["ResourceStatus"], event.get("ResourceStatusReason", "")
+        of_stack = event["ResourceType"] == "AWS::CloudFormation::Stack"
+        if of_stack and state in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"):
+            break
+        if state.endswith("_FAILED") and not of_stack and reason:
+            reasons.append(f"{event['LogicalResourceId']}: {reason}")
+    return " ".join(reversed(reasons)) or stack.get("StackStatusReason", "No reason was given.")

@@ -1,0 +1,50 @@
+"""What differs from one deployment to the next: a handful of names, and the clients of AWS.
+
+Nothing else in this package knows whether S3, CloudFormation and SageMaker are AWS's or the
+sandbox's. That is decided by the environment alone:
+
+    ASSETS_BUCKET         where models are uploaded
+    SAGEMAKER_ROLE_ARN    the role SageMaker takes to run a model
+    HANDLER_ARN           the handler itself, which CloudFormation calls for custom resources
+    CFN_ROLE_ARN          the role CloudFormation takes to carry out a plan (optional)
+    AWS_REGION            the region
+    API_URL               where the orchestrator's API is, ending in a slash
+    NOTIFICATIONS_TOPIC   the SNS topic that is told of a configuration that failed (optional)
+    AWS_ENDPOINT_URL      the sandbox's address, AWS_ENDPOINT_URL_S3 that of its object store;
+                          unset on AWS
+    ALLOW_DETAILED_ERROR_MESSAGE   "No" leaves `detailedMessage` out of error answers
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import boto3
+from botocore.config import Config
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where plans are carried out."""
+
+    region: str
+    assets_bucket: str
+    sagemaker_role_arn: str
+    handler_arn: str
+    api_url: str  # of the orchestrator, ending in a slash
+
+
+def site() -> Site:
+    return Site(
+        os.environ["AWS_REGION"],
+        os.environ["ASSETS_BUCKET"],
+        os.environ["SAGEMAKER_ROLE_ARN"],
+        os.environ["HANDLER_ARN"],
+        os.environ["API_URL"],
+    )
+
+
+@cache
+def client(service: str):
+    retries = {"mode": "standard", "max_attempts": 4}
+    return boto3.client(service, config=Config(retries=retries, connect_timeout=5, read_timeout=20))

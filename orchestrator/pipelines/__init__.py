@@ -1,0 +1,69 @@
+"""Every pipeline type there is: a family is a file here, and a line in `TYPES`.
+
+validate                a provisioning body to a Request
+stack_of, of_stack      the stack that stands for a pipeline, and the type of a stack
+"""
+
+from orchestrator import contract
+from orchestrator.contract import BadRequest, Request
+from orchestrator.pipelines import realtime
+from orchestrator.pipelines.family import PipelineType
+
+TYPES: dict[str, PipelineType] = {
+    **realtime.TYPES,
+}
+
+# The original's other types: we do not provision them, but its clients ask for their status.
+ORIGINALS_SUFFIXES = {
+    "byom_batch_builtin": "byompipelinebatchbuiltin",
+    "byom_batch_custom": "byompipelinebatchcustom",
+    "byom_data_quality_monitor": "byomdataqualitymonitor",
+    "byom_model_quality_monitor": "byommodelqualitymonitor",
+    "byom_model_bias_monitor": "byommodelbiasmonitor",
+    "byom_model_explainability_monitor": "byommodelexplainabilitymonitor",
+    "model_training_builtin": "modeltraining",
+    "model_tuner_builtin": "tunertraining",
+    "model_autopilot_training": "autopilottraining",
+}
+SUFFIXES = ORIGINALS_SUFFIXES | {name: kind.stack_suffix for name, kind in TYPES.items()}
+
+
+def validate(body: dict) -> Request:
+    """Check a provisioning body, and clean its values.
+
+    Raises BadRequest with the first thing that is wrong, in the original's order: the
+    type, then missing keys, then values.
+    """
+    name = body.get("pipeline_type")
+    if not isinstance(name, str) or name not in TYPES:
+        raise BadRequest(contract.WRONG_TYPE)
+    kind = TYPES[name]
+    for key in kind.required:
+        if key not in body:
+            raise BadRequest(contract.MISSING_KEY.format(key))
+    for key, reason in kind.refused.items():
+        if key in body:
+            raise BadRequest(f"Bad request. {key} {reason}")
+    checks = {**kind.required, **kind.optional}
+    values = {
+        key: check(key, contract.text(body, key)) if key in body else ""
+        for key, check in checks.items()
+    }
+    kind.check_together(values)
+    model_name = values["model_name"].strip()
+    return Request(name, model_name, contract.stack_name(model_name, kind.stack_suffix), values)
+
+
+def stack_of(pipeline_type: str, model_name: str) -> str:
+    """The name of a pipeline's stack; KeyError for a type that nobody knows."""
+    return contract.stack_name(model_name, SUFFIXES[pipeline_type])
+
+
+def of_stack(stack_name: str) -> PipelineType | None:
+    """The pipeline type that a stack of this name was made by, None when it is no pipeline."""
+    if not stack_name.startswith(f"{contract.STACK_PREFIX}-"):
+        return None
+    for kind in TYPES.values():
+        if stack_name.endswith(f"-{kind.stack_suffix}-codepipeline"):
+            return kind
+    return None

@@ -1,0 +1,82 @@
+"""POST /provisionpipeline: from a valid body to a stack that is being made or brought up to date."""
+
+import time
+
+from botocore.exceptions import ClientError
+
+from orchestrator import artifacts, cloudformation, contract, pipelines
+from orchestrator.contract import BadRequest, Request
+from orchestrator.environment import Site, client, site
+from orchestrator.pipelines.family import PipelineType
+
+ATTEMPTS = 3  # when others upload or provision the same at the same time
+
+
+def provision(body: dict) -> dict:
+    """Create the pipeline's stack, or bring it up to date; an unchanged request does nothing."""
+    request = pipelines.validate(body)
+    kind, here = pipelines.TYPES[request.pipeline_type], site()
+    for key in kind.locations:
+        _require_bucket(key, request.values[key])
+    for _ in range(ATTEMPTS):
+        try:
+            return _carry_out(request, kind, here)
+        except (artifacts.Changed, cloudformation.AlreadyThere):
+            continue
+    raise BadRequest(
+        f"Bad request. {request.stack_name} or its artifacts are being changed by somebody else; "
+        "send the request again"
+    )
+
+
+def _carry_out(request: Request, kind: PipelineType, here: Site) -> dict:
+    found = artifacts.look_up(request, kind.artifacts, here.assets_bucket)
+    template = kind.plan(request, here, {key: artifact.url for key, artifact in found.items()})
+    stack = cloudformation.find(request.stack_name)
+    if stack and _must_go_first(stack, kind):
+        cloudformation.delete(stack)
+        stack = None
+    if stack and _without_metadata(cloudformation.template_of(stack)) == template:
+        if stack["StackStatus"] != "UPDATE_ROLLBACK_COMPLETE":
+            return _provisioned(contract.UPDATING.format(request.stack_name), stack)
+        # What runs since a roll-back is now what is asked. Metadata are all that changes:
+        # enough for CloudFormation to call the stack up to date, and nothing is touched.
+        asked_again = {"AskedAgain": f"{time.time():.3f}"}
+        next(iter(template["Resources"].values()))["Metadata"] = asked_again
+    artifacts.keep(found)
+    if stack is None:
+        return _provisioned(contract.CREATED, cloudformation.create(request.stack_name, template))
+    cloudformation.update(stack, template)
+    return _provisioned(contract.UPDATING.format(request.stack_name), stack)
+
+
+def _must_go_first(stack: dict, kind: PipelineType) -> bool:
+    """A stack that failed at birth, is on its way out, or holds what cannot be updated."""
+    status = stack["StackStatus"]
+    if status in cloudformation.DEAD or status == "DELETE_IN_PROGRESS":
+        return True
+    if status.endswith("_IN_PROGRESS"):
+        return False
+    return kind.beyond_repair(cloudformation.outputs_of(stack))
+
+
+def _provisioned(message: str, stack: dict) -> dict:
+    return {"message": message, "pipeline_id": stack["StackId"]}
+
+
+def _require_bucket(key: str, location: str) -> None:
+    bucket = location.partition("/")[0]
+    try:
+        client("s3").head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+            raise
+        raise BadRequest(f"Bad request. {key}: there is no bucket called {bucket}") from None
+
+
+def _without_metadata(template: dict) -> dict:
+    resources = {
+        name: {key: value for key, value in resource.items() if key != "Metadata"}
+        for name, resource in template["Resources"].items()
+    }
+    return template | {"Resources": resources}

@@ -1,0 +1,171 @@
+"""AWS's services on the wire: an operation is a plain function from a dictionary to a dictionary.
+
+`Service` reads a request by botocore's model of the service, checks it, calls the operation and
+writes its answer. An operation is a method called as boto3 calls it, and says which members of the
+request it honours:
+
+    @honours("EndpointName", "EndpointConfigName")
+    def create_endpoint(self, request: dict) -> dict: ...
+
+Any other member that a caller sends is refused by name; so are operations and services that are
+not here. The query protocol (CloudFormation) and JSON 1.1 (SageMaker) are spoken.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from botocore import xform_name
+from botocore.model import OperationModel, ServiceModel
+
+from orchestrator.environment import client
+from orchestrator.sandbox.aws import shapes
+from orchestrator.sandbox.aws.shapes import Honoured, Invalid
+from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.web import Answer
+
+REQUEST_ID = "00000000-0000-0000-0000-000000000000"
+QUERY, JSON = "text/xml", "application/x-amz-json-1.1"
+FORM = "application/x-www-form-urlencoded"
+CLOUDFORMATION = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+
+
+def honours(*members: str) -> Callable:
+    """Mark a method as an AWS operation, with the members of its request that it honours."""
+
+    def mark(function: Callable[..., dict]) -> Callable[..., dict]:
+        function.honours = Honoured(members)
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Operation:
+    model: OperationModel
+    function: Callable[[dict], dict]
+
+    def __call__(self, request: dict) -> dict:
+        """Check a request and carry it out; AwsError refuses it."""
+        try:
+            self.function.honours.check(request, self.model.name)
+            if self.model.input_shape is not None:
+                request = shapes.check(request, self.model.input_shape)
+        except Invalid as error:
+            raise AwsError("ValidationException", str(error)) from None
+        return self.function(request)
+
+
+class Service:
+    """One service of AWS, made of objects whose methods are its operations."""
+
+    def __init__(self, name: str, *parts: object) -> None:
+        self.name = name
+        self._parts = parts
+
+    @cached_property
+    def _model(self) -> ServiceModel:
+        # Read when it is needed: SageMaker's takes a moment. The handler's clients share it.
+        return client(self.name).meta.service_model
+
+    @cached_property
+    def operations(self) -> dict[str, Operation]:
+        found = {}
+        for name in self._model.operation_names:
+            for part in self._parts:
+                function = getattr(part, xform_name(name), None)
+                if hasattr(function, "honours"):
+                    found[name] = Operation(self._model.operation_model(name), function)
+        return found
+
+    def call(self, name: str, request: dict) -> dict:
+        """Carry out an operation by its name; AwsError refuses what is asked."""
+        operation = self.operations.get(name)
+        if operation is None:
+            known = name in self._model.operation_names
+            code = "UnknownOperationException" if self.speaks_json else "InvalidAction"
+            why = "The sandbox does not answer" if known else "There is no operation"
+            raise AwsError(code, f"{why} {self.name}:{name}.")
+        return operation(request)
+
+    @property
+    def speaks_json(self) -> bool:
+        return self._model.protocol == "json"
+
+    def answer(self, headers: dict[str, str], body: bytes) -> Answer:
+        """Answer one verified request."""
+        try:
+            return (
+                self._answer_json(headers, body) if self.speaks_json else self._answer_query(body)
+            )
+        except AwsError as error:
+            return refusal(self.name, error)
+
+    def _answer_json(self, headers: dict[str, str], body: bytes) -> Answer:
+        name = headers.get("x-amz-target", "").rpartition(".")[2]
+        try:
+            request = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            raise AwsError("SerializationException", "The body is no JSON.") from None
+        if not isinstance(request, dict):
+            raise AwsError("SerializationException", "The body is no JSON object.")
+        result = self.call(name, request)
+        shape = self._model.operation_model(name).output_shape
+        return Answer(
+            200, JSON, json.dumps(shapes.to_json(result, shape) if shape else {}).encode()
+        )
+
+    def _answer_query(self, body: bytes) -> Answer:
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True)
+        except ValueError:
+            raise AwsError("MalformedQueryString", "The body is no form.") from None
+        form = dict(pairs)
+        if len(form) != len(pairs):
+            raise AwsError("MalformedQueryString", "A member is there twice.")
+        name = form.pop("Action", "")
+        if form.pop("Version", self._model.api_version) != self._model.api_version:
+            raise AwsError("InvalidAction", f"The version is {self._model.api_version}.")
+        request: dict = {}
+        if name in self._model.operation_names:
+            shape = self._model.operation_model(name).input_shape
+            try:
+                request = (shapes.from_form(form, shape) if shape else None) or {}
+            except Invalid as error:
+                raise AwsError("ValidationError", str(error)) from None
+        result = self.call(name, request)
+        shape = self._model.operation_model(name).output_shape
+        content = f"<{name}Result>{shapes.to_xml(result, shape)}</{name}Result>" if shape else ""
+        text = (
+            f'<{name}Response xmlns="{CLOUDFORMATION}">{content}'
+            f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
+            f"</{name}Response>"
+        )
+        return Answer(200, QUERY, text.encode())
+
+
+def refusal(service: str | None, error: AwsError, asked_in: str = "") -> Answer:
+    """The refusal in the service's own format; API Gateway's is a plain `message`.
+
+    A service that is not here is answered by the Content-Type that it was `asked_in`: a client that
+    sends a form reads XML.
+    """
+    if service == "execute-api":
+        return Answer(
+            error.status, "application/json", json.dumps({"message": error.message}).encode()
+        )
+    if service == "cloudformation" or asked_in.startswith(FORM):
+        # SageMaker and most services call ValidationException what is a ValidationError here.
+        code = error.code.replace("ValidationException", "ValidationError")
+        text = (
+            f'<ErrorResponse xmlns="{CLOUDFORMATION}"><Error><Type>Sender</Type>'
+            f"<Code>{code}</Code><Message>{escape(error.message)}</Message></Error>"
+            f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+        )
+        return Answer(error.status, QUERY, text.encode())
+    body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message})
+    headers = {"x-amzn-ErrorType": error.code}
+    return Answer(error.status, "application/json", body.encode(), headers)

@@ -1,0 +1,68 @@
+"""Models: an archive in S3 and the image that serves it."""
+
+from botocore.exceptions import ClientError
+
+from orchestrator.environment import client
+from orchestrator.sandbox.aws.wire import honours
+from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.hosting import models
+from orchestrator.sandbox.hosting.publisher import split_url
+from orchestrator.sandbox.places import Places
+from orchestrator.sandbox.sagemaker import listing
+from orchestrator.sandbox.sagemaker.arns import arn, found, must_be_new
+from orchestrator.sandbox.state import State, now
+
+TABLE, KIND, WORDS = "models", "model", "model"
+
+
+class Models:
+    def __init__(self, state: State, places: Places) -> None:
+        self._state = state
+        self._places = places
+
+    @honours(
+        "ModelName", "ExecutionRoleArn", "Tags", "PrimaryContainer.Image",
+        "PrimaryContainer.ModelDataUrl", "PrimaryContainer.Environment",
+    )  # fmt: skip
+    def create_model(self, request: dict) -> dict:
+        name = request["ModelName"]
+        container = request.get("PrimaryContainer", {})
+        for key in ("Image", "ModelDataUrl"):
+            if key not in container:
+                message = f"The sandbox runs models that have a PrimaryContainer with {key}."
+                raise AwsError("ValidationException", message)
+        bucket, key = split_url(container["ModelDataUrl"])
+        try:
+            client("s3").head_object(Bucket=bucket, Key=key)
+        except ClientError:
+            missing = f"Could not find model data at {container['ModelDataUrl']}."
+            raise AwsError("ValidationException", missing) from None
+        with self._state.transaction():
+            must_be_new(self._state, TABLE, KIND, WORDS, name)
+            self._state.insert(TABLE, name=name, request=request, created=now())
+        return {"ModelArn": arn(KIND, name)}
+
+    @honours("ModelName")
+    def describe_model(self, request: dict) -> dict:
+        row = found(self._state, TABLE, KIND, WORDS, request["ModelName"])
+        kept = ("PrimaryContainer", "ExecutionRoleArn")
+        return _summary(row) | {key: row["request"][key] for key in kept if key in row["request"]}
+
+    @honours(*listing.FILTERS)
+    def list_models(self, request: dict) -> dict:
+        return listing.page(self._state.rows(TABLE), request, _summary, "Models", "Model")
+
+    @honours("ModelName")
+    def delete_model(self, request: dict) -> dict:
+        row = found(self._state, TABLE, KIND, WORDS, request["ModelName"])
+        self._state.delete(TABLE, name=row["name"])
+        models.remove(self._places, row["name"])
+        return {}
+
+
+def _summary(row: dict) -> dict:
+    return {
+        "ModelName": row["name"],
+        "ModelArn": arn(KIND, row["name"]),
+        "CreationTime": row["created"],
+    }

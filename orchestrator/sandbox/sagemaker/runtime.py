@@ -1,0 +1,219 @@
+"""SageMaker's data plane: InvokeEndpoint, from the signed request to the endpoint's process.
+
+`POST /endpoints/{name}/invocations`, with SageMaker's headers, limits and errors
+(developer guide, "InvokeEndpoint"; botocore's sagemaker-runtime model).
+
+Which process answers for an endpoint is said by its route, a small file that the sandbox replaces
+in one step (hosting/fleet.py). A front process needs to know nothing else.
+"""
+
+import asyncio
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.hop import Broken, Hop, Reply
+from orchestrator.sandbox.places import ACCOUNT, REGION, Places
+from orchestrator.sandbox.web import Answer, encoded
+
+PATH = re.compile(r"/endpoints/([^/]+)/invocations")
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+MAX_BODY = 6 * 1024 * 1024  # requests and answers alike
+INVOKE_SECONDS = 60
+RESTART_SECONDS = 20  # how long a request waits for a process that is being started again
+
+# The documented headers reach the container, no others.
+FORWARDED = (
+    "content-type",
+    "accept",
+    "x-amzn-sagemaker-custom-attributes",
+    "x-amzn-sagemaker-inference-id",
+)
+VARIANT = "x-amzn-sagemaker-target-variant"
+PREFIX = "x-amzn-sagemaker-"
+ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+INFERENCE_ID = re.compile(r"\S[ -~]{0,63}")
+TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review "
+    "the latency metrics for each container in Amazon CloudWatch, resolve the issue, and try "
+    "again."
+)
+
+
+class ModelError(AwsError):
+    """The container answered with an error, or not at all: 424 with what it said."""
+
+    def __init__(self, message: str, original_status: int, original: str, endpoint: str) -> None:
+        super().__init__("ModelError", message, 424)
+        self.original_status, self.original, self.endpoint = original_status, original, endpoint
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where an endpoint's requests go."""
+
+    socket: str
+    variant: str
+
+
+class Routes:
+    """The routes as the sandbox has written them, read again when they change."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._known: dict[str, tuple[tuple[int, int], Route]] = {}
+
+    def find(self, endpoint: str) -> Route | None:
+        """The route of an endpoint, None when there is no such endpoint in service."""
+        if not NAME.fullmatch(endpoint):
+            return None
+        path = self._places.route(endpoint)
+        try:
+            state = os.stat(path)
+            version = (state.st_mtime_ns, state.st_ino)
+            known = self._known.get(endpoint)
+            if known is None or known[0] != version:
+                known = self._known[endpoint] = (version, Route(**json.loads(path.read_text())))
+        except FileNotFoundError:
+            self._known.pop(endpoint, None)
+            return None
+        return known[1]
+
+
+class Runtime:
+    def __init__(self, places: Places) -> None:
+        """Routes and sockets are found in `places`, below the working directory."""
+        self._routes = Routes(Places(Path()))
+        self._logs = places.folder / "logs"
+        self._hops: dict[str, Hop] = {}
+
+    async def answer(
+        self, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> Answer:
+        """Answer one verified request; `target` is the path, and the query where there is one."""
+        try:
+            match = PATH.fullmatch(target)
+            if not match or method != "POST":
+                nothing = f"There is no operation {method} {target}"
+                raise AwsError("UnknownOperationException", nothing, 404)
+            return await self._invoke(unquote(match[1]), headers, body)
+        except ModelError as error:
+            return _failed(error, self._model_error_body(error))
+        except AwsError as error:
+            return _failed(error, {"Message": error.message, "message": error.message})
+
+    async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Answer:
+        _check(headers)
+        forwarded = [(key, encoded(headers[key])) for key in FORWARDED if key in headers]
+        try:
+            reply, variant = await self._ask(endpoint, headers.get(VARIANT), forwarded, body)
+        except TimeoutError:
+            message = self._received("server", 0, TIMED_OUT, endpoint)
+            raise ModelError(message, 0, "", endpoint) from None
+        if not 200 <= reply.status < 300:
+            self._raise_model_error(endpoint, reply)
+        if len(reply.body) > MAX_BODY:
+            message = "The response is too large; could not load the entire response body."
+            raise ModelError(message, reply.status, "", endpoint)
+        sent = {"x-Amzn-Invoked-Production-Variant": variant}
+        content_type = "application/octet-stream"
+        for name, value in reply.headers:
+            if name == b"content-type":
+                content_type = value.decode("latin-1")
+            elif name == b"x-amzn-sagemaker-custom-attributes":
+                sent[ATTRIBUTES] = value.decode("utf-8", "surrogateescape")
+        return Answer(200, content_type, reply.body, sent)
+
+    async def _ask(
+        self, endpoint: str, variant: str | None, headers: list, body: bytes
+    ) -> tuple[Reply, str]:
+        """The endpoint's answer; a process that is being started again is waited for."""
+        deadline = time.monotonic() + RESTART_SECONDS
+        while True:
+            route = self._routes.find(endpoint)
+            if route is None:
+                message = f"Endpoint {endpoint} of account {ACCOUNT} not found."
+                raise AwsError("ValidationError", message)
+            if variant not in (None, route.variant):
+                message = f"Variant {variant} of endpoint {endpoint} not found."
+                raise AwsError("ValidationError", message)
+            try:
+                async with asyncio.timeout(INVOKE_SECONDS):
+                    hop = self._hop(route.socket)
+                    return await hop.ask("POST", "/invocations", headers, body), route.variant
+            except TimeoutError:
+                raise
+            except OSError:  # nobody listens: it has died, or is not up yet
+                self._drop(route.socket)
+            except Broken as broken:
+                # A process that makes place for another one closes its kept connections; one that
+                # dies does so too, but may have begun to answer.
+                if broken.fresh or self._routes.find(endpoint) == route:
+                    message = f"The process of endpoint {endpoint} ended while it was being asked."
+                    raise AwsError("ServiceUnavailable", message, 503) from None
+            if time.monotonic() > deadline:
+                message = f"The process of endpoint {endpoint} is being started again."
+                raise AwsError("ServiceUnavailable", message, 503)
+            await asyncio.sleep(0.02)
+
+    def _hop(self, socket: str) -> Hop:
+        hop = self._hops.get(socket)
+        if hop is None:
+            hop = self._hops[socket] = Hop(socket)
+        return hop
+
+    def _drop(self, socket: str) -> None:
+        hop = self._hops.pop(socket, None)
+        if hop is not None:
+            hop.close()
+
+    def _raise_model_error(self, endpoint: str, reply: Reply) -> None:
+        original = reply.body.decode(errors="replace")[:4096]
+        whose = "client" if 400 <= reply.status < 500 else "server"
+        message = self._received(whose, reply.status, original, endpoint)
+        raise ModelError(message, reply.status, original, endpoint)
+
+    def _received(self, whose: str, status: int, original: str, endpoint: str) -> str:
+        return (
+            f'Received {whose} error ({status}) from primary with message "{original}". '
+            f"See {self._logs}/{endpoint}.log for more information."
+        )
+
+    def _model_error_body(self, error: ModelError) -> dict:
+        client_error = 400 <= error.original_status < 500
+        group = f"log-group:/aws/sagemaker/Endpoints/{error.endpoint}"
+        return {
+            "ErrorCode": (
+                "CLIENT_ERROR_FROM_MODEL" if client_error else "INTERNAL_FAILURE_FROM_MODEL"
+            ),
+            "LogStreamArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:{group}",
+            "Message": error.message,
+            "OriginalMessage": error.original,
+            "OriginalStatusCode": error.original_status,
+        }
+
+
+def _check(headers: dict[str, str]) -> None:
+    for name in headers:
+        if name.startswith(PREFIX) and name not in FORWARDED and name != VARIANT:
+            raise AwsError("ValidationError", f"The sandbox does not honour the header {name}.")
+    attributes = headers.get(ATTRIBUTES.lower())
+    if attributes is not None and (
+        len(attributes) > 1024 or not attributes.isprintable() or not attributes.isascii()
+    ):
+        message = "CustomAttributes must be at most 1024 visible US-ASCII characters."
+        raise AwsError("ValidationError", message)
+    inference_id = headers.get("x-amzn-sagemaker-inference-id")
+    if inference_id is not None and not INFERENCE_ID.fullmatch(inference_id):
+        message = "InferenceId must be 1 to 64 printable characters."
+        raise AwsError("ValidationError", message)
+
+
+def _failed(error: AwsError, body: dict) -> Answer:
+    kind = {"x-amzn-ErrorType": error.code}
+    return Answer(error.status, "application/json", json.dumps(body).encode(), kind)

@@ -1,0 +1,52 @@
+"""What the orchestrator and a payload's endpoint cost on AWS, from prices.json with its date and source."""
+
+import json
+from pathlib import Path
+
+PRICES = Path(__file__).with_name("prices.json")
+SECONDS_PER_REQUEST = 0.5  # of the handler, generously
+HANDLER_GB = 0.25
+
+
+def estimate(payload: dict | None = None) -> list[dict]:
+    """Rows of what / how it is billed / per month if left alone, in USD; None where unknown."""
+    prices = json.loads(PRICES.read_text())
+    per_request = (
+        prices["api_gateway_per_million_requests"] / 1e6
+        + prices["lambda_per_million_requests"] / 1e6
+        + SECONDS_PER_REQUEST * HANDLER_GB * prices["lambda_per_gb_second"]
+    )
+    rows = [
+        {"what": "orchestrator, idle", "billed": "nothing by the hour", "per_month": 0.0},
+        {
+            "what": "orchestrator, 1000 requests",
+            "billed": f"{per_request * 1000:.4f} per 1000",
+            "per_month": round(per_request * 1000, 4),
+        },
+        {
+            "what": "assets bucket, 1 GB",
+            "billed": f"{prices['s3_per_gb_month']} per GB and month",
+            "per_month": prices["s3_per_gb_month"],
+        },
+    ]
+    if payload:
+        instance = str(payload.get("inference_instance"))
+        hourly = prices["hosting_per_hour"].get(instance)
+        rows.append(
+            {
+                "what": f"endpoint {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
+                "billed": f"{hourly} per hour" if hourly else "by the hour; price not known here",
+                "per_month": round(hourly * prices["hours_per_month"], 2) if hourly else None,
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    prices = json.loads(PRICES.read_text())
+    lines = [f"{'in USD':42}{'billed':34}{'a month':>10}"]
+    for row in rows:
+        month = "?" if row["per_month"] is None else f"{row['per_month']:.2f}"
+        lines.append(f"{row['what']:42}{row['billed']:34}{month:>10}")
+    lines.append(f"{prices['region']}, {prices['as_of']}: {prices['source']}")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""Where requests go, and how they are signed: the sandbox on this machine, or AWS.
+
+`TARGET=local`, the default, is the sandbox of this checkout. ORCHESTRATOR_URL and
+ASSETS_BUCKET, as `make -s env` prints them, name another one on this machine.
+
+`TARGET=aws` is an orchestrator in your AWS account: ours, launched by `make launch`, or the
+original MLOps Workload Orchestrator. It is found by the outputs of the stack that STACK
+names (ORCHESTRATOR_URL overrides the API's address, for a domain name of one's own);
+credentials and region come from where the AWS CLI takes them.
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
+
+from clients import sandbox
+from clients.refusals import explained
+from common.errors import TargetError
+
+STACK = "pulsar-orchestrator"  # the usual name of our stack on AWS
+API_OUTPUT = "PipelineOrchestrationLambdaRestApiEndpoint"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One deployment of the orchestrator, and the credentials to talk to it."""
+
+    url: str  # of the orchestrator's API, ending in a slash
+    bucket: str
+    session: boto3.Session
+    endpoint_url: str | None = None  # the sandbox's; AWS's services have their own
+    s3_url: str | None = None
+    environment: dict[str, str] | None = None  # what `aws` needs beside the user's own
+    is_original: bool = False  # AWS's deprecated orchestrator, not ours
+
+    @property
+    def region(self) -> str:
+        return self.session.region_name
+
+    def client(self, service: str):
+        config = Config(
+            connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 5}
+        )
+        url = self.s3_url if service == "s3" else self.endpoint_url
+        return self.session.client(service, endpoint_url=url, config=config)
+
+
+def name() -> str:
+    """`local` or `aws`: the word without which nothing is billed."""
+    name = os.environ.get("TARGET", "local")
+    if name not in ("local", "aws"):
+        raise TargetError(f"there is no target called {name}", "TARGET=local or TARGET=aws")
+    return name
+
+
+def resolve() -> Target:
+    """The target of this command; TargetError when it is not there."""
+    return _aws() if name() == "aws" else _local()
+
+
+def _local() -> Target:
+    if "ORCHESTRATOR_URL" not in os.environ:
+        environment = sandbox.environment()
+    else:
+        wanted = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+                  "AWS_DEFAULT_REGION", "ORCHESTRATOR_URL", "ASSETS_BUCKET")  # fmt: skip
+        missing = [key for key in wanted if key not in os.environ]
+        if missing:
+            raise TargetError(
+                f"ORCHESTRATOR_URL is set, but {missing[0]} is not", 'eval "$(make -s env)"'
+            )
+        environment = {key: os.environ[key] for key in wanted}
+        environment["AWS_ENDPOINT_URL_S3"] = os.environ.get(
+            "AWS_ENDPOINT_URL_S3", environment["AWS_ENDPOINT_URL"]
+        )
+        if urlsplit(environment["ORCHESTRATOR_URL"]).hostname not in ("127.0.0.1", "localhost"):
+            raise TargetError(
+                "ORCHESTRATOR_URL is not on this machine, and TARGET is local",
+                "unset ORCHESTRATOR_URL, or TARGET=aws",
+            )
+    # Nothing of the user's own AWS set-up may leak into requests to the sandbox.
+    for key in [key for key in os.environ if key.startswith("AWS_")]:
+        del os.environ[key]
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    session = boto3.Session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    url = environment["ORCHESTRATOR_URL"].rstrip("/") + "/"
+    endpoints = environment["AWS_ENDPOINT_URL"], environment["AWS_ENDPOINT_URL_S3"]
+    return Target(url, environment["ASSETS_BUCKET"], session, *endpoints, environment)
+
+
+def aws_session() -> boto3.Session:
+    """The user's own session; TargetError when there are no credentials or no region."""
+    with explained():
+        session = boto3.Session()
+        if session.region_name is None:
+            raise NoRegionError()
+        if session.get_credentials() is None:
+            raise NoCredentialsError()
+    return session
+
+
+def on_aws(refusal: str, remedy: str) -> tuple[boto3.Session, str]:
+    """Session and stack of a verb that is for AWS alone; TargetError on a laptop."""
+    if name() != "aws":
+        raise TargetError(refusal, remedy)
+    return aws_session(), stack_name()
+
+
+def stack_name() -> str:
+    return os.environ.get("STACK", STACK)
+
+
+def _aws() -> Target:
+    session, stack = aws_session(), stack_name()
+    with explained():
+        try:
+            answer = session.client("cloudformation").describe_stacks(StackName=stack)
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise TargetError(
+                f"there is no stack {stack} in {session.region_name}",
+                "make launch TARGET=aws, or STACK=<name of the orchestrator's stack>",
+            ) from None
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0].get("Outputs", [])}
+    return _from_outputs(outputs, session, stack)
+
+
+def _from_outputs(outputs: dict[str, str], session: boto3.Session, stack: str) -> Target:
+    """Ours and the original's outputs differ in a suffix, and in how they name the bucket."""
+    url = next((v for k, v in outputs.items() if k.startswith(API_OUTPUT)), None)
+    bucket = outputs.get("AssetsBucket", "")
+    if url is None or not bucket:
+        raise TargetError(f"the stack {stack} is no orchestrator: it has no {API_OUTPUT}…")
+    url = os.environ.get("ORCHESTRATOR_URL", url)  # a domain name of one's own in front
+    return Target(
+        url.rstrip("/") + "/",
+        bucket.rstrip("/").rpartition("/")[2],  # the original gives a console URL
+        session,
+        environment={},
+        is_original="BlueprintsBucket" in outputs,
+    )
+
+
+def aws_command() -> str:
+    """The AWS CLI: this environment's own, else the one on the PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = shutil.which("aws", path=path)
+    if command is None:
+        raise TargetError("the AWS CLI is not installed", "make setup")
+    return command

@@ -1,0 +1,67 @@
+"""The pipeline's files by name, in the order of dvc.yaml, and how files are read and written."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from common import ROOT
+from common.errors import UserError
+
+# fetch
+CANDIDATES = ROOT / "data" / "candidates.csv"
+SOURCE = ROOT / "data" / "source.json"  # where the candidates come from, and their hash
+
+# prepare: train.csv, test.csv, baseline.csv, examples.csv
+PREPARED = ROOT / "data" / "prepared"
+
+# train
+MODELS = ROOT / "models"
+JOBLIB = MODELS / "model_pulsar.joblib"
+CARD = MODELS / "model.json"
+
+# evaluate
+EVALUATION = ROOT / "evaluation"
+METRICS = EVALUATION / "metrics.json"
+FOLDS = EVALUATION / "folds.json"
+PLOTS = EVALUATION / "plots"
+REPORT = EVALUATION / "report.html"
+
+# package
+INFERENCE = ROOT / "scripts" / "scoring" / "inference.py"  # goes into it
+ARCHIVE = MODELS / "model.tar.gz"
+RELEASED = MODELS / "released.json"  # the folds' scores of the model that was uploaded last
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name and rename it: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> dict:
+    """A JSON file that another script makes; `made_by` is the command that makes it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", made_by) from None
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

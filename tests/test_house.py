@@ -1,0 +1,143 @@
+"""The house keeps its order: who may import whom, and what the orchestrator's core does not know."""
+
+import ast
+import graphlib
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+from test_handler_on_moto import BUCKET, aws, post  # noqa: F401
+
+from orchestrator import contract, pipelines
+from orchestrator.pipelines.family import PipelineType
+
+ROOT = Path(__file__).resolve().parents[1]
+# Whom a room may know, besides itself. `commands` are the scripts at the top.
+KNOWS = {
+    "common": set(),
+    "candidates": {"common"},
+    "learning": {"common", "candidates"},
+    "scoring": {"common", "candidates"},
+    "clients": {"common", "orchestrator", "orchestrator.pipelines"},
+    "orchestrator": {"orchestrator.pipelines"},
+    "orchestrator.pipelines": {"orchestrator"},
+    "orchestrator.sandbox": {
+        "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
+        "orchestrator.sandbox.hosting", "orchestrator.sandbox.sagemaker",
+    },
+    "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
+    "orchestrator.sandbox.cloudformation": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
+    "orchestrator.sandbox.hosting": {"orchestrator", "orchestrator.sandbox"},
+    "orchestrator.sandbox.sagemaker": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
+        "orchestrator.sandbox.hosting",
+    },
+    "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},
+}  # fmt: skip
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    while parts[0] in ("scripts", "dev"):
+        parts = parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_of(path): path
+    for folder in ("scripts", "orchestrator")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.parent != ROOT / "scripts"
+} | {f"commands.{path.stem}": path for path in (ROOT / "scripts").glob("*.py")}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & FILES.keys()
+            found |= names or {node.module}
+    return found & FILES.keys()
+
+
+IMPORTS = {module: imports(path) for module, path in FILES.items()}
+
+
+def room_of(module: str) -> str:
+    is_package = FILES[module].name == "__init__.py"
+    return module if is_package else module.rpartition(".")[0]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    list(graphlib.TopologicalSorter(IMPORTS).static_order())
+
+
+@pytest.mark.parametrize("room", KNOWS)
+def test_a_room_knows_only_those_below_it(room):
+    known = {
+        (module, other)
+        for module, others in IMPORTS.items()
+        for other in others
+        if room_of(module) == room and room_of(other) not in KNOWS[room] | {room}
+    }
+    assert known == set()
+
+
+def test_nothing_in_the_sandbox_knows_the_server_but_its_main():
+    knows = {
+        module for module, others in IMPORTS.items() if "orchestrator.sandbox.server" in others
+    }
+    assert knows == {"orchestrator.sandbox.__main__"}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_every_file_says_what_it_is_for(module):
+    tree = ast.parse(FILES[module].read_text())
+    assert ast.get_docstring(tree) or not tree.body
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["handler", "contract", "provision", "status", "artifacts", "cloudformation", "jobs", "news"],
+)
+def test_the_core_names_no_pipeline_type(module):
+    words = (ROOT / "orchestrator" / f"{module}.py").read_text()
+    names = [*pipelines.SUFFIXES, *pipelines.SUFFIXES.values(), "endpoint_name", "realtime"]
+    assert [name for name in names if name in words] == []
+
+
+def test_a_new_family_is_one_file_and_a_line_of_the_registry(aws, monkeypatch):  # noqa: F811
+    """A type that keeps an artifact of its own in a queue's tag: provisioned, updated, asked about."""
+
+    def plan(request, site, artifacts):
+        tags = [{"Key": "night", "Value": artifacts["night_location"]}]
+        return {
+            "Resources": {"Queue": {"Type": "AWS::SQS::Queue", "Properties": {"Tags": tags}}},
+            "Outputs": {"QueueName": {"Value": {"Fn::GetAtt": ["Queue", "QueueName"]}}},
+        }
+
+    kind = PipelineType(
+        stack_suffix="nights", plan=plan, artifacts=("night_location",),
+        required={"model_name": contract.model_name, "night_location": contract.anything},
+    )  # fmt: skip
+    monkeypatch.setitem(pipelines.TYPES, "nights", kind)
+    monkeypatch.setitem(pipelines.SUFFIXES, "nights", kind.stack_suffix)
+    aws.put_object(Bucket=BUCKET, Key="night.csv", Body=b"1")
+    body = {"pipeline_type": "nights", "model_name": "pulsar", "night_location": "night.csv"}
+    assert post("/provisionpipeline", {key: body[key] for key in list(body)[:2]})[0] == 400
+    status, answer = post("/provisionpipeline", body)
+    assert (status, answer["message"]) == (200, "success: stack creation started"), answer
+    stack = boto3.client("cloudformation").describe_stacks()["Stacks"][0]
+    assert stack["StackName"] == "mlops-pipeline-pulsar-nights-codepipeline"
+    copied = [o["Key"] for o in aws.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert any(key.startswith("mlops_provisioned_pipelines/") for key in copied)
+    status, answer = post("/pipelinestatus", {"pipeline_id": answer["pipeline_id"]})
+    assert status == 200
+    assert answer["stageStates"][-1]["latestExecution"]["status"] == "Succeeded", json.dumps(answer)
+    aws.put_object(Bucket=BUCKET, Key="night.csv", Body=b"2")
+    updating = contract.UPDATING.format("mlops-pipeline-pulsar-nights-codepipeline")
+    assert post("/provisionpipeline", body)[1]["message"] == updating

@@ -1,0 +1,255 @@
+"""AWS's services on the wire: whatever is not honoured is refused by name, in the service's format.
+
+Over HTTP, to the running sandbox, by boto3 with its own checks switched off.
+"""
+
+import http.client
+import json
+
+import botocore.session
+import pytest
+from botocore import xform_name
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.sandbox.aws import shapes
+from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
+from orchestrator.sandbox.sagemaker.endpoints import Endpoints
+from orchestrator.sandbox.sagemaker.models import Models
+
+MODELS = {
+    name: botocore.session.get_session().get_service_model(name)
+    for name in ("sagemaker", "cloudformation")
+}
+PARTS = {"sagemaker": (Models, EndpointConfigs, Endpoints), "cloudformation": (Api,)}
+FUNCTIONS = {
+    (service, operation): getattr(part, xform_name(operation))
+    for service, parts in PARTS.items()
+    for operation in MODELS[service].operation_names
+    for part in parts
+    if hasattr(getattr(part, xform_name(operation), None), "honours")
+}
+OPERATIONS = sorted(FUNCTIONS)
+
+
+def example(shape, depth: int = 0):
+    """Some value of a shape, with every member of its structures that is required."""
+    kind = shape.type_name
+    if kind == "structure":
+        return {
+            name: example(shape.members[name], depth + 1) for name in shape.required_members
+        } or {name: example(member, depth + 1) for name, member in list(shape.members.items())[:1]}
+    if kind == "list":
+        return [example(shape.member, depth + 1)] if depth < 6 else []
+    if kind == "map":
+        return {"key": example(shape.value, depth + 1)}
+    if kind == "string":
+        return (shape.metadata.get("enum") or ["example"])[0]
+    return {"boolean": True, "timestamp": "2026-01-01T00:00:00Z", "blob": b"x"}.get(kind, 1)
+
+
+def unhonoured(shape, tree: dict, path: str = "", depth: int = 0):
+    """Every member below a shape that a tree of honoured members leaves out: its path, and a
+    request that holds it."""
+    if shape.type_name == "list":
+        for found, value in unhonoured(shape.member, tree, path, depth):
+            yield found, [value]
+    if shape.type_name != "structure" or depth > 4:
+        return
+    for name, member in shape.members.items():
+        if name not in tree:
+            yield f"{path}{name}", {name: example(member)}
+        elif tree[name]:
+            for found, value in unhonoured(member, tree[name], f"{path}{name}.", depth + 1):
+                yield found, {name: value}
+
+
+def sloppy(sandbox, service: str):
+    return sandbox.client(
+        service, config=Config(parameter_validation=False, retries={"max_attempts": 0})
+    )
+
+
+def refused(client, operation: str, request: dict) -> dict:
+    """The error of an operation, which must be one."""
+    with pytest.raises(ClientError) as raised:
+        getattr(client, xform_name(operation))(**request)
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    return raised.value.response["Error"]
+
+
+@pytest.mark.parametrize(("service", "operation"), OPERATIONS)
+def test_each_member_that_is_not_honoured_is_refused_by_name(sandbox, service, operation):
+    honoured = FUNCTIONS[service, operation].honours._tree
+    client, shape = sloppy(sandbox, service), MODELS[service].operation_model(operation).input_shape
+    left_out = list(unhonoured(shape, honoured))
+    for path, request in left_out[:60]:
+        error = refused(client, operation, request)
+        assert f"does not honour {path} of {operation}" in error["Message"]
+        assert error["Code"] == {"cloudformation": "ValidationError"}.get(
+            service, "ValidationException"
+        )
+
+
+@pytest.mark.parametrize("service", PARTS)
+def test_each_operation_that_is_not_here_is_refused_by_name(sandbox, service):
+    client = sloppy(sandbox, service)
+    names = [name for name in MODELS[service].operation_names if (service, name) not in OPERATIONS]
+    for name in names[:: max(1, len(names) // 25)]:
+        shape = MODELS[service].operation_model(name).input_shape
+        error = refused(client, name, example(shape) if shape else {})
+        assert error["Message"] == f"The sandbox does not answer {service}:{name}."
+
+
+@pytest.mark.parametrize("service", ["iam", "sts", "dynamodb", "lambda", "scheduler", "sqs"])
+def test_each_service_that_is_not_here_is_refused_by_name(sandbox, service):
+    client = sloppy(sandbox, service)
+    calls = {
+        "iam": "list_roles", "sts": "get_caller_identity", "dynamodb": "list_tables",
+        "lambda": "list_functions", "scheduler": "list_schedules", "sqs": "list_queues",
+    }  # fmt: skip
+    with pytest.raises(ClientError, match=f"no service called {service}"):
+        getattr(client, calls[service])()
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"EndpointName": "a" * 64}, "less than or equal to 63"),
+        ({"EndpointName": "../../x"}, "regular expression"),
+        ({"EndpointName": ["a"]}, "must be a string"),
+        ({"EndpointName": None}, "must not be null"),
+        ({}, "must not be null"),
+    ],
+)
+def test_values_are_checked_as_sagemaker_checks_them(sandbox, request_, words):
+    assert words in refused(sloppy(sandbox, "sagemaker"), "DescribeEndpoint", request_)["Message"]
+
+
+def raw(
+    sandbox, service: str, body: bytes, method: str = "POST", path: str = "/", **headers: str
+) -> tuple[int, str]:
+    """A signed request with a body of one's own."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+    from botocore.httpsession import URLLib3Session
+
+    credentials = Credentials(
+        sandbox.environment["AWS_ACCESS_KEY_ID"], sandbox.environment["AWS_SECRET_ACCESS_KEY"]
+    )
+    request = AWSRequest(method, f"{sandbox.url}{path}", data=body, headers=headers)
+    SigV4Auth(credentials, service, "us-east-1").add_auth(request)
+    answer = URLLib3Session(timeout=30).send(request.prepare())
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/prod/pipelinestatus", "/endpoints/x/invocations"])
+@pytest.mark.parametrize("method", ["HEAD", "GET", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_every_method_is_answered_at_once(sandbox, method, path):
+    address = sandbox.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=3)
+    for _ in range(2):  # and the connection is still good
+        connection.request(method, path)
+        answer = connection.getresponse()
+        assert 400 <= answer.status < 500
+        assert bool(answer.read()) == (method != "HEAD")
+    connection.close()
+
+
+def test_an_endpoint_takes_no_other_method_and_no_query(sandbox, endpoint, examples):
+    for method, query in (("GET", ""), ("PUT", ""), ("POST", "?TargetModel=other")):
+        path = f"/endpoints/{endpoint}/invocations{query}"
+        status, text = raw(sandbox, "sagemaker", examples[0].encode(), method, path)
+        assert (status, json.loads(text)["Message"]) == (
+            404,
+            f"There is no operation {method} {path}",
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"Action=DescribeStacks&Version=2010-05-15&StackNam=x", "no member StackNam"),
+        (b"Action=DescribeStacks&Version=2010-05-15&StackName.x=x", "StackName.x"),
+        (b"Action=DescribeStacks&Version=2009-01-01", "2010-05-15"),
+        (b"Action=DescribeStacks&Action=ListStacks&Version=2010-05-15", "twice"),
+        (b"Action=DescribeStack&Version=2010-05-15", "no operation cloudformation:DescribeStack"),
+        (b"Action=ListStacks&Version=2010-05-15&StackStatusFilter.member.x=CREATE_COMPLETE", "x"),
+        (b"Version=2010-05-15", "no operation"),
+        (b"", "no operation"),
+        (b"\xff\xfe", "form"),
+    ],
+)
+def test_a_form_that_says_anything_else_is_refused(sandbox, body, words):
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, text = raw(sandbox, "cloudformation", body, **kind)
+    assert status == 400, text
+    assert "<ErrorResponse" in text
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 100_000, ""),
+        (b"[]", ""),
+        (b"{", ""),
+        (b"\xff", ""),
+        (b'{"EndpointName": NaN}', ""),
+    ],
+)
+def test_json_that_says_anything_else_is_refused(sandbox, body, words):
+    target = {"X-Amz-Target": "SageMaker.DescribeEndpoint"}
+    status, text = raw(sandbox, "sagemaker", body, **target)
+    assert status == 400, text
+    assert json.loads(text)["__type"]
+    assert words in text
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["ModelName", "PrimaryContainer", "Image", "Tags", "Key"]) | st.text(),
+            inner, max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(JSON_VALUES, st.sampled_from(OPERATIONS))
+def test_any_value_at_all_fits_its_shape_or_is_refused(value, operation):
+    service, name = operation
+    shape = MODELS[service].operation_model(name).input_shape
+    try:
+        shapes.check(value, shape)
+    except shapes.Invalid as error:
+        assert str(error)
+
+
+FORM_KEYS = st.lists(
+    st.sampled_from(["Tags", "member", "1", "2", "Key", "Value", "StackName", "x", ""]), max_size=5
+).map(".".join)
+
+
+@given(st.dictionaries(FORM_KEYS, st.text(max_size=10), max_size=6))
+def test_a_form_loses_no_key(form):
+    """What is read holds as many values as there were keys, or it is refused."""
+    shape = MODELS["cloudformation"].operation_model("CreateStack").input_shape
+    try:
+        found = shapes.from_form(form, shape)
+    except shapes.Invalid:
+        return
+
+    def count(value) -> int:
+        if isinstance(value, dict):
+            return sum(map(count, value.values()))
+        return (sum(map(count, value)) or 1) if isinstance(value, list) else 1
+
+    assert count(found or {}) == len(form)
