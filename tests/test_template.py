@@ -66,6 +66,13 @@ PLANS = {
 }
 
 
+def test_a_key_encrypts_the_endpoint_and_what_it_captures():
+    config = plan(PLANS["kms"])[1]["Resources"]["EndpointConfig"]["Properties"]
+    key = PLANS["kms"]["kms_key_arn"]
+    assert config["KmsKeyId"] == config["DataCaptureConfig"]["KmsKeyId"] == key
+    assert "KmsKeyId" not in json.dumps(plan(BODY)[1])
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_cfn_lint_finds_nothing_in_a_plan(name, tmp_path):
     path = tmp_path / "plan.json"
