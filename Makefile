@@ -156,12 +156,12 @@ bench: train
 .PHONY: soak
 ## load and faults for SECONDS=60: deploys and kill -9 at full rate, nothing wrong, nothing lost
 soak: $(VENV)/ready-dev-$(IMAGE)
-	@SECONDS=$(or $(SECONDS),60) python -m pytest -m "" -s -k killed_under_load tests/test_sandbox.py
+	@SECONDS=$(or $(SECONDS),60) python -m pytest -n0 -m "" -s -k killed_under_load tests/test_sandbox.py
 
 .PHONY: fuzz
 ## any input at all, EXAMPLES=10000 for each parser, server and unpacker: a 4xx, never a crash
 fuzz: $(VENV)/ready-dev-$(IMAGE)
-	@EXAMPLES=$(or $(EXAMPLES),10000) python -m pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
+	@EXAMPLES=$(or $(EXAMPLES),10000) python -m pytest -n0 -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 .PHONY: security
 ## checkov over the CloudFormation template, in an environment of its own

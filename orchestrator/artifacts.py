@@ -61,14 +61,11 @@ def look_up(request: Request, keys: tuple[str, ...], bucket: str) -> dict[str, A
     found = {}
     for name in keys:
         key = request.values[name]
-        try:
-            head = client("s3").head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
-                raise
+        head = _head(bucket, key)
+        if head is None:
             raise BadRequest(
                 f"Bad request. {name}: s3://{bucket}/{key} does not exist; upload it first"
-            ) from None
+            )
         etag = head["ETag"].strip('"')
         found[name] = Artifact(bucket, key, etag, address(request.stack_name, etag, key))
     return found
@@ -78,7 +75,7 @@ def keep(artifacts: Mapping[str, Artifact]) -> None:
     """Make the copies that are not there yet; Changed when an object is no longer what it was."""
     s3 = client("s3")
     for artifact in artifacts.values():
-        if _exists(artifact):
+        if _head(artifact.bucket, artifact.copy) is not None:
             continue
         source = {"Bucket": artifact.bucket, "Key": artifact.key}
         unchanged = {"CopySourceIfMatch": f'"{artifact.etag}"'}
@@ -90,11 +87,11 @@ def keep(artifacts: Mapping[str, Artifact]) -> None:
             raise
 
 
-def _exists(artifact: Artifact) -> bool:
+def _head(bucket: str, key: str) -> dict | None:
+    """What S3 says of an object, None when it is not there."""
     try:
-        client("s3").head_object(Bucket=artifact.bucket, Key=artifact.copy)
+        return client("s3").head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
             raise
-        return False
-    return True
+        return None

@@ -191,18 +191,24 @@ class Sandbox:
 
     def post(self, path: str, body, **changes) -> tuple[int, str]:
         """A signed request to the orchestrator's API; a body that is no text is sent as JSON."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        method = changes.get("method", "POST")
+        return self.send("execute-api", method, f"/prod{path}", text.encode())
+
+    def send(
+        self, service: str, method: str, path: str, body: bytes, headers: dict | None = None
+    ) -> tuple[int, str]:
+        """A signed request to a service: status and body of the answer."""
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
         from botocore.httpsession import URLLib3Session
 
-        text = body if isinstance(body, str) else json.dumps(body)
         credentials = Credentials(
             self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"]
         )
-        method = changes.get("method", "POST")
-        request = AWSRequest(method, f"{self.url}/prod{path}", data=text.encode())
-        SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
+        request = AWSRequest(method, f"{self.url}{path}", data=body, headers=headers)
+        SigV4Auth(credentials, service, "us-east-1").add_auth(request)
         answer = URLLib3Session(timeout=30).send(request.prepare())
         return answer.status_code, answer.text
 

@@ -129,24 +129,6 @@ def test_values_are_checked_as_sagemaker_checks_them(sandbox, request_, words):
     assert words in refused(sloppy(sandbox, "sagemaker"), "DescribeEndpoint", request_)["Message"]
 
 
-def raw(
-    sandbox, service: str, body: bytes, method: str = "POST", path: str = "/", **headers: str
-) -> tuple[int, str]:
-    """A signed request with a body of one's own."""
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-    from botocore.httpsession import URLLib3Session
-
-    credentials = Credentials(
-        sandbox.environment["AWS_ACCESS_KEY_ID"], sandbox.environment["AWS_SECRET_ACCESS_KEY"]
-    )
-    request = AWSRequest(method, f"{sandbox.url}{path}", data=body, headers=headers)
-    SigV4Auth(credentials, service, "us-east-1").add_auth(request)
-    answer = URLLib3Session(timeout=30).send(request.prepare())
-    return answer.status_code, answer.text
-
-
 @pytest.mark.parametrize("path", ["/", "/prod/pipelinestatus", "/endpoints/x/invocations"])
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_every_method_is_answered_at_once(sandbox, method, path):
@@ -163,7 +145,7 @@ def test_every_method_is_answered_at_once(sandbox, method, path):
 def test_an_endpoint_takes_no_other_method_and_no_query(sandbox, endpoint, examples):
     for method, query in (("GET", ""), ("PUT", ""), ("POST", "?TargetModel=other")):
         path = f"/endpoints/{endpoint}/invocations{query}"
-        status, text = raw(sandbox, "sagemaker", examples[0].encode(), method, path)
+        status, text = sandbox.send("sagemaker", method, path, examples[0].encode())
         assert (status, json.loads(text)["Message"]) == (
             404,
             f"There is no operation {method} {path}",
@@ -186,7 +168,7 @@ def test_an_endpoint_takes_no_other_method_and_no_query(sandbox, endpoint, examp
 )
 def test_a_form_that_says_anything_else_is_refused(sandbox, body, words):
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    status, text = raw(sandbox, "cloudformation", body, **kind)
+    status, text = sandbox.send("cloudformation", "POST", "/", body, kind)
     assert status == 400, text
     assert "<ErrorResponse" in text
     assert words in text
@@ -204,7 +186,7 @@ def test_a_form_that_says_anything_else_is_refused(sandbox, body, words):
 )
 def test_json_that_says_anything_else_is_refused(sandbox, body, words):
     target = {"X-Amz-Target": "SageMaker.DescribeEndpoint"}
-    status, text = raw(sandbox, "sagemaker", body, **target)
+    status, text = sandbox.send("sagemaker", "POST", "/", body, target)
     assert status == 400, text
     assert json.loads(text)["__type"]
     assert words in text

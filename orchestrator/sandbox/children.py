@@ -166,6 +166,10 @@ class Child:
         self._pump(0)
         return not self.ended
 
+    def wait(self, seconds: float) -> None:
+        """Wait for news of the process, but not longer than that."""
+        self._pump(seconds)
+
     def filenos(self) -> list[int]:
         """What becomes readable when there is news of the process."""
         return [self._connection.fileno()] + ([] if self._death is None else [self._death])
@@ -314,10 +318,7 @@ class Kept:
     def _keep(self) -> None:
         while not self._closing.is_set():
             if self._child.alive:
-                poll = select.poll()
-                for number in self._child.filenos():
-                    poll.register(number, select.POLLIN)
-                poll.poll(200)
+                self._child.wait(0.2)
                 continue
             log.warning("the %s died; it is started again", self._name)
             self._child.kill()

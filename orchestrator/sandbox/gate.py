@@ -112,15 +112,11 @@ class Gate:
         scope: Scope, time: str, service: str,
     ) -> None:  # fmt: skip
         """The signature alone, of a request whose query is in canonical form."""
-        names = scope.signed_headers.split(";")
+        names, path = scope.signed_headers.split(";"), _canonical_path(path, service)
         try:
-            lines = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in names])
+            canonical = canonical_request(method, path, query, headers, names, body_hash)
         except KeyError:
             raise mismatch() from None
-        canonical = (
-            f"{method}\n{_canonical_path(path, service)}\n{query}\n{lines}\n"
-            f"{scope.signed_headers}\n{body_hash}"
-        )
         for name in headers:
             if name.startswith(MUST_BE_SIGNED) and name not in names:
                 raise mismatch()
@@ -142,9 +138,13 @@ class Gate:
 
     def is_signed(self, scope: Scope, time: str, canonical: str) -> bool:
         """Whether the signature is that of this canonical request."""
-        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-        wanted = self.sign(scope, f"{ALGORITHM}\n{time}\n{scope.text}\n{digest}")
+        wanted = self.signature(scope, time, canonical)
         return hmac.compare_digest(wanted.encode(), scope.signature.encode())
+
+    def signature(self, scope: Scope, time: str, canonical: str) -> str:
+        """That of a canonical request."""
+        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.sign(scope, f"{ALGORITHM}\n{time}\n{scope.text}\n{digest}")
 
     def is_signed_text(self, scope: Scope, text: str) -> bool:
         """Whether the signature is that of this very text, as for a form's policy."""
@@ -155,13 +155,26 @@ class Gate:
         return hmac.digest(key, string_to_sign.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
-def check_age(time: str) -> None:
-    """Refused for an X-Amz-Date that is too far from now."""
+def canonical_request(
+    method: str, path: str, query: str, headers: dict[str, str], names: list[str], body_hash: str
+) -> str:
+    """What is signed of a request, its path and query in canonical form already; KeyError when a
+    header that is to be signed is not there."""
+    lines = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in names])
+    return f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{body_hash}"
+
+
+def moment(time: str) -> datetime:
+    """When an X-Amz-Date says that a request was made; Refused when it is no date."""
     try:
-        made = datetime.strptime(time, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(time, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         raise malformed(f"X-Amz-Date is no date: {time[:40]!r}") from None
-    if abs((datetime.now(UTC) - made).total_seconds()) > SKEW_SECONDS:
+
+
+def check_age(time: str) -> None:
+    """Refused for an X-Amz-Date that is too far from now."""
+    if abs((datetime.now(UTC) - moment(time)).total_seconds()) > SKEW_SECONDS:
         raise Refused("SignatureDoesNotMatch", STALE, "RequestTimeTooSkewed")
 
 

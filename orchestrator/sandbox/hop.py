@@ -45,7 +45,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport) -> None:
         self.transport = transport
 
-    async def ask(self, message: bytes) -> Reply:
+    async def ask(self, message: bytes, has_body: bool) -> Reply:
+        """The answer to a request; to one of HEAD no body comes, whatever length is announced."""
+        self._has_body = has_body
         self._waiting = asyncio.get_running_loop().create_future()
         self.transport.write(message)
         try:
@@ -71,12 +73,16 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
         self._headers.append((name.lower(), value))
 
+    def on_headers_complete(self) -> None:
+        if not self._has_body:
+            self.on_message_complete()
+
     def on_body(self, part: bytes) -> None:
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
+        if 100 <= status < 200 or self._waiting.done():  # that of HEAD is complete with its headers
             return
         reply = Reply(status, self._headers, b"".join(self._parts))
         if self._parser.should_keep_alive():
@@ -85,8 +91,7 @@ class _Connection(asyncio.Protocol):
             self._idle.append(self)
         else:
             self.transport.close()
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(reply)
+        self._waiting.set_result(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self in self._idle:
@@ -119,7 +124,7 @@ class Hop:
             _, connection = await loop.create_unix_connection(
                 lambda: _Connection(self._idle), self.path
             )
-        return await connection.ask(b"".join(head) + body)
+        return await connection.ask(b"".join(head) + body, has_body=method != "HEAD")
 
     def close(self) -> None:
         for connection in list(self._idle):

@@ -15,7 +15,6 @@ import re
 import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -123,9 +122,7 @@ class Sandbox:
             log.exception("a request could not be answered")
             message = f"The sandbox could not do it: {error}"
             answer = refusal(service, AwsError("InternalFailure", message, 500))
-        if scope["method"] == "HEAD":  # the front must not wait for a body of the announced length
-            answer = replace(answer, body=b"")
-        await web.send_answer(send, answer)
+        await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Check a request, and answer it; AwsError refuses it."""

@@ -1,8 +1,8 @@
 """Bodies of uploads, held to what their client has signed, while they stream.
 
-A body whose hash is signed, or whose chunks are, is handed on as it comes, but for its end: the last
-piece is kept back until everything before it was found to be right. The store commits nothing of an
-upload that does not come whole, so that nothing of a wrong one stays.
+A body is handed on as it comes, and found to be right or wrong at its end: whoever sends it to the
+store (`Upload`) keeps the last piece back until then. The store commits nothing of an upload that
+does not come whole, so that nothing of a wrong one stays.
 
 Source: AWS's "Signature calculations for the Authorization header: transferring payload in multiple
 chunks", with and without trailing headers.
@@ -10,7 +10,7 @@ chunks", with and without trailing headers.
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from orchestrator.sandbox.gate import Gate, Scope
 
@@ -53,17 +53,36 @@ async def parts(receive) -> AsyncIterator[bytes]:
 async def checked(receive, expected: str) -> AsyncIterator[bytes]:
     """A plain body; `expected` is its SHA-256, or UNSIGNED-PAYLOAD."""
     digest = hashlib.sha256() if expected != UNSIGNED else None
-    kept = b""
     async for part in parts(receive):
         if digest:
             digest.update(part)
-        if kept:
-            yield kept
-        kept = part
+        yield part
     if digest and digest.hexdigest() != expected:
         raise BadBody("XAmzContentSHA256Mismatch", MISMATCH)
-    if kept:
-        yield kept
+
+
+class Upload:
+    """A body on its way to the store, its last piece kept back until all of it was found to be right;
+    keeps what went wrong with it, which the HTTP client hides."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self.before_last: Callable[[], Awaitable[None]] | None = None
+        self.error: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        kept = b""
+        try:
+            async for piece in self._pieces:
+                if kept:
+                    yield kept
+                kept = piece
+            if self.before_last is not None:
+                await self.before_last()
+            yield kept
+        except Exception as error:
+            self.error = error
+            raise
 
 
 class Chunks:
@@ -195,15 +214,10 @@ class Chunks:
 
 async def unframed(receive, chunks: Chunks) -> AsyncIterator[bytes]:
     """The payload of an aws-chunked body."""
-    kept = b""
     async for data in parts(receive):
         for part in chunks.feed(data):
-            if kept:
-                yield kept
-            kept = part
+            yield part
     chunks.finish()
-    if kept:
-        yield kept
 
 
 async def framed(payload: AsyncIterator[bytes], chunks: Chunks) -> AsyncIterator[bytes]:

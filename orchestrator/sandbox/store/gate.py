@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +26,9 @@ from yarl import URL
 
 from orchestrator.sandbox import web
 from orchestrator.sandbox.errors import clean
-from orchestrator.sandbox.gate import ALGORITHM, Gate, Refused, Scope, malformed, scope_of
+from orchestrator.sandbox.gate import ALGORITHM, Gate, Refused, Scope, moment, scope_of
 from orchestrator.sandbox.store import bodies, forms, listing, rules
-from orchestrator.sandbox.store.bodies import BadBody, Chunks, Disconnected
+from orchestrator.sandbox.store.bodies import BadBody, Chunks, Disconnected, Upload
 from orchestrator.sandbox.store.rules import Request, S3Error
 from orchestrator.sandbox.store.seaweed import Seaweed, encoded
 from orchestrator.sandbox.store.turns import Turns
@@ -58,29 +58,6 @@ class Claim:
     time: str
     body_hash: str
     query: str
-
-
-class Upload:
-    """A body on its way to the store; keeps what went wrong with it, which the HTTP client hides."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-        self.before_last: Callable[[], Awaitable[None]] | None = None
-        self.error: Exception | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        kept = b""
-        try:
-            async for piece in self._pieces:
-                if kept:
-                    yield kept
-                kept = piece
-            if self.before_last is not None:
-                await self.before_last()
-            yield kept
-        except Exception as error:
-            self.error = error
-            raise
 
 
 class StoreGate:
@@ -463,10 +440,7 @@ def _check_expiry(made: str, seconds: str) -> None:
     if not seconds.isdecimal() or not 1 <= int(seconds) <= LONGEST_SECONDS:
         message = f"X-Amz-Expires must be between 1 and {LONGEST_SECONDS} seconds"
         raise S3Error("AuthorizationQueryParametersError", message)
-    try:
-        began = datetime.strptime(made, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        raise malformed("X-Amz-Date is no date") from None
+    began = moment(made)
     if (
         not began - timedelta(minutes=15)
         <= datetime.now(UTC)

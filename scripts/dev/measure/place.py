@@ -120,11 +120,12 @@ class Sandbox:
 
     def memory(self) -> dict[str, float]:
         """MiB of everything but endpoints, of the store alone, of an endpoint (the mean)."""
-        tree = processes(self.pid)
-        endpoints = [_memory(pid) for pid, title in tree.items() if ENDPOINT in title]
-        store = [_memory(pid) for pid, title in tree.items() if "weed" in title]
-        everything = sum(map(_memory, tree))
-        figures = {"sandbox, MiB": everything - sum(endpoints), "  its store, MiB": sum(store)}
+        sizes = [(title, _memory(pid)) for pid, title in processes(self.pid).items()]
+        endpoints = [size for title, size in sizes if ENDPOINT in title]
+        figures = {
+            "sandbox, MiB": sum(size for title, size in sizes if ENDPOINT not in title),
+            "  its store, MiB": sum(size for title, size in sizes if "weed" in title),
+        }
         return figures | ({"an endpoint, MiB": float(np.mean(endpoints))} if endpoints else {})
 
 
