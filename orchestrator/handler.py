@@ -77,7 +77,7 @@ def _configuration(record: dict) -> dict:
 
     def work() -> str:
         content = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
-        return json.dumps(provision(contract.parse_body(content.decode(errors="replace"))))
+        return json.dumps(provision(contract.parse_body(content.decode(errors="surrogateescape"))))
 
     answer = _answered(work)
     if answer["statusCode"] != 200:

@@ -12,13 +12,18 @@ def infer(stack_name: str, body: dict) -> str:
     if "payload" not in body:
         raise BadRequest(contract.MISSING_KEY.format("payload"))
     payload, content_type = body["payload"], contract.text(body, "content_type")
+    content = payload if isinstance(payload, str) else json.dumps(payload)
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("Bad request. payload holds what is no text") from None
     stack = client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
     endpoint = outputs_of(stack).get("SageMakerEndpointName")
     if endpoint is None:
         raise BadRequest(f"Bad request. Pipeline {stack_name} has no endpoint yet")
     answer = client("sagemaker-runtime").invoke_endpoint(
         EndpointName=endpoint,
-        Body=payload if isinstance(payload, str) else json.dumps(payload),
+        Body=content,
         ContentType=content_type,
     )
     return answer["Body"].read().decode()

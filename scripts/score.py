@@ -8,6 +8,9 @@ Input is CSV with the eight features in the data set's order (a ninth column is 
 or without a header. Output has a line for every line of input, `label,probability`, in the same
 order; a bad row becomes `,` and is reported with its line number. Nothing appears under the
 output's name before it is complete. Exit code 1 when rows were bad.
+
+A package holds code. That of a package from elsewhere runs only with --trust, and like every
+model's it gets no network and no files but its own where the kernel can see to it (Linux).
 """
 
 import argparse
@@ -67,6 +70,11 @@ def completed(place: str):
             Path(file.name).unlink(missing_ok=True)
 
 
+def is_own(archive: Path) -> bool:
+    """Whether it is the package that was made in this checkout."""
+    return ARCHIVE.is_file() and archive.read_bytes() == ARCHIVE.read_bytes()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,11 +84,19 @@ def main() -> int:
         "-o", "--output", default="-", help="a file, s3://bucket/key, or - (default)"
     )
     parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a --model from elsewhere"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
     if not arguments.model.is_file():
         raise UserError(f"{arguments.model} does not exist", "make package")
+    if not (arguments.trust or is_own(arguments.model)):
+        raise UserError(
+            f"{arguments.model} was not made here, and scoring with it runs the code that is in it",
+            f"add --trust if you know where it comes from, or: tar tzf {arguments.model}",
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             unpack(arguments.model, Path(folder, "model"))

@@ -24,6 +24,7 @@ from hypothesis import settings
 
 from clients.sandbox import USUAL_PORTS
 from orchestrator.images import SKLEARN_IMAGES
+from orchestrator.sandbox.hosting import confinement
 from orchestrator.sandbox.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,9 @@ def real_htru2() -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
+needs_landlock = pytest.mark.skipif(
+    not all(confinement.in_force().values()), reason="the kernel confines nothing here"
+)
 needs_htru2 = pytest.mark.skipif(real_htru2() is None, reason="the real HTRU2 is not at hand")
 
 

@@ -4,11 +4,14 @@ import contextlib
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, needs_landlock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +89,55 @@ def test_a_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
         unpack_bytes(tar_of(*((entry(f"f{i}"), b"") for i in range(11))), tmp_path / "two")
 
 
+def extended(size: int, times: int = 1, kind: bytes = tarfile.GNUTYPE_LONGNAME) -> bytes:
+    """A small archive whose headers say that there is more of them."""
+    info = entry("././@LongLink", kind)
+    info.size = size
+    header = info.tobuf(tarfile.GNU_FORMAT) + bytes(min(size, 1 << 20) + 511 & ~511)
+    return gzip.compress(header * times + entry("file").tobuf() + bytes(1024), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(extended(1 << 30), "extended headers"), (extended(1 << 17), "extended headers"),
+     (extended(512, 2000), "extended headers"),
+     (extended(1 << 30, kind=tarfile.XHDTYPE), "extended headers"),
+     (extended(512, 2000, tarfile.XGLTYPE), "extended headers"),
+     (tar_of((entry("/".join("a" * 200)), b"")), "within each other")],
+    ids=["a GiB of name", "a long name", "names of names", "a GiB of header", "headers of headers",
+         "deep folders"],
+)  # fmt: skip
+def test_headers_have_an_end(content, reason, tmp_path):
+    with pytest.raises(BadArchive, match=reason):
+        unpack_bytes(content, tmp_path)
+
+
+def test_what_takes_too_much_memory_or_time_ends(tmp_path, monkeypatch):
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(tar_of((entry("file"), b"1")))
+    monkeypatch.setattr(archive, "SECONDS", 0.001)
+    with pytest.raises(BadArchive, match="takes more than"):
+        unpack(path, tmp_path / "model")
+
+
+@needs_landlock
+def test_whoever_unpacks_cannot_write_elsewhere(tmp_path):
+    program = (
+        "from orchestrator.sandbox.hosting import archive, confinement; import pathlib, sys\n"
+        "archive.extract = lambda *a: pathlib.Path(sys.argv[2], '..', 'outside').write_text('x')\n"
+        "archive.main()"
+    )
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(tar_of((entry("file"), b"1")))
+    (tmp_path / "model").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, path, tmp_path / "model", "1000", "10"], cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "PermissionError" in done.stderr
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"\x1f\x8b\x08\0\0\0\0\0"])
 def test_what_is_no_archive_is_refused(content, tmp_path):
     with pytest.raises(BadArchive):
@@ -120,7 +172,10 @@ def test_no_archive_does_anything_but_unpack_or_be_refused(content):
         content = gzip.compress(bytes(whole), mtime=0)
     with tempfile.TemporaryDirectory() as outside:
         folder = Path(outside, "inside")
+        folder.mkdir()
+        (folder / "model").mkdir()
+        (folder / "model.tar.gz").write_bytes(content)
         with contextlib.suppress(BadArchive):
-            unpack_bytes(content, folder)
+            archive.extract(folder / "model.tar.gz", folder / "model", 1_000_000, 100)
         assert os.listdir(outside) == ["inside"]
-        assert {path.name for path in folder.iterdir()} <= {"model", "model.tar.gz"}
+        assert {path.name for path in folder.iterdir()} == {"model", "model.tar.gz"}

@@ -55,7 +55,8 @@ class Process:
             "spool": str(folder / "spool"),
         } | changes
         (folder / "run").mkdir()
-        self.socket = str(folder / "run" / "e.sock")
+        (folder / "spool").mkdir()
+        self.socket = str(folder / "run" / "e" / "sock")
         self.child, self.failure = None, ""
         try:
             with contextlib.chdir(folder):

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import uvloop
 
-from orchestrator.sandbox import children, web
+from orchestrator.sandbox import children, connections, web
 from orchestrator.sandbox.children import Child, ChildFailed, Kept
+from orchestrator.sandbox.hosting import confinement
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
     ASSETS_BUCKET,
@@ -58,6 +59,7 @@ def main() -> None:
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     logging.getLogger("botocore").setLevel(logging.WARNING)
     os.umask(0o077)
+    connections.raise_file_limit()  # the other processes inherit it
     try:
         places.make()
         lock = open(places.folder / "lock", "w")  # held until the process ends, however it ends
@@ -71,7 +73,7 @@ def main() -> None:
         sys.exit(f"{error.filename}: {error.strerror}")
     except NotOurs as error:
         sys.exit(f"{error}. Next: mv {places.folder} {places.folder}.old && make sandbox")
-    fronts, stores = children.adopt_all("front-*"), children.adopt_all("store-*")
+    fronts, stores = children.adopt_all("front"), children.adopt_all("store")
     listeners = []
     for found, port, code in zip((fronts, stores), ports, (4, 5), strict=True):
         listener = found[0].listeners[0] if found else _listen(port)
@@ -129,8 +131,10 @@ async def run(
         sandbox.start()
         await asyncio.gather(*(asyncio.to_thread(kind.keep) for kind in (store, front)))
         await asyncio.to_thread(sandbox.go_on)
-        where = {"url": url, "s3_url": s3_url, "pid": os.getpid()}
+        confined = confinement.in_force()
+        where = {"url": url, "s3_url": s3_url, "pid": os.getpid(), "confined": confined}
         write_json(places.status, {"state": "running", **where, "since": now()})
+        _say_what_is_confined(confined)
         await serving
     except ChildFailed as error:
         sys.exit(str(error))
@@ -141,6 +145,14 @@ async def run(
         await asyncio.to_thread(store.close)
         stopped = {"state": "stopped", "url": url, "s3_url": s3_url, "since": now()}
         write_json(places.status, stopped)
+
+
+def _say_what_is_confined(kinds: dict[str, bool]) -> None:
+    if all(kinds.values()):
+        log.info("models are confined: %s (docs/security.md)", ", ".join(kinds))
+        return
+    missing = ", ".join(kind for kind, there in kinds.items() if not there)
+    log.warning("models are NOT confined (%s): serve only such as you trust", missing)
 
 
 def front_count() -> int:
@@ -179,11 +191,12 @@ class Kind:
 
     def _begin(self) -> Callable[[], Child]:
         """Begin a process; what waits until it is ready."""
-        path = f"run/{self._name}-{uuid.uuid4().hex[:12]}.line"
-        exit_code = self._nursery.fork(self._module, os.getcwd(), path, listener=self._listener)
+        name = f"{self._name}-{uuid.uuid4().hex[:12]}"
+        children.make_folder(name)
+        exit_code = self._nursery.fork(self._module, os.getcwd(), name, listener=self._listener)
 
         def settle() -> Child:
-            child = children.first_contact(path, lambda: exit_code() is not None)
+            child = children.first_contact(name, lambda: exit_code() is not None)
             child.wait_until_ready(READY_SECONDS)
             return child
 

@@ -9,8 +9,9 @@ sandbox that starts meanwhile takes it over, otherwise it ends.
     Child    the sandbox's end
     Kept     a child that is always there: started again whenever it ends
 
-Paths are relative to the sandbox's folder, where all these processes are: the path of a Unix socket
-is limited to some 100 bytes.
+Each has a folder of its own, `run/<name>/`, with its line and whatever else it needs while it runs;
+whoever sees the process end removes it. Paths are relative to the sandbox's folder, where all these
+processes are: the path of a Unix socket is limited to some 100 bytes.
 """
 
 import array
@@ -20,6 +21,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -29,6 +31,8 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from orchestrator.sandbox.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +64,8 @@ class Line:
     """Tells whoever holds it about this process, and ends the process when it is told to stop or
     nobody holds it any more."""
 
-    def __init__(self, path: str, about: dict, listeners: list[socket.socket] = ()) -> None:
-        """`about` is what the holder hears first; `listeners` are handed over to it as well, so
+    def __init__(self, name: str, about: dict, listeners: list[socket.socket] = ()) -> None:
+        """`name` is the process's own, `about` is what the holder hears first; `listeners` are handed over to it as well, so
         that their ports stay open when this process ends."""
         self._about = about | {"code": code_version()}
         self._listeners = [listener.fileno() for listener in listeners]
@@ -70,10 +74,10 @@ class Line:
         self._held = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX)
         # Listening under another name first: whoever sees the path can connect.
+        path = line_of(name)
         self._socket.bind(path + ".new")
         self._socket.listen(1)
         os.rename(path + ".new", path)
-        self._path = os.path.abspath(path)
         threading.Thread(target=self._wait, daemon=True).start()
 
     def tell(self, **news: object) -> None:
@@ -117,8 +121,6 @@ class Line:
             with self._lock:
                 self._holder = None
             self._socket.settimeout(ORPHAN_SECONDS)
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(END_SECONDS)
         os._exit(1)
@@ -130,8 +132,10 @@ class Line:
 class Child:
     """A process of the sandbox's, held by its line."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, name: str, connection: socket.socket) -> None:
         """The first message is waited for; ChildFailed when there is none."""
+        self.name = name
+        self._folder = Places(Path()).process(name).absolute()
         self._connection = connection
         self._buffer = b""
         self._lock = threading.RLock()
@@ -151,15 +155,15 @@ class Child:
             raise ChildFailed("The process says nothing.")
 
     @classmethod
-    def connect(cls, path: str) -> "Child":
-        """Take over the process whose line this is; OSError when nobody listens."""
+    def connect(cls, name: str) -> "Child":
+        """Take over the process of that name; OSError when nobody listens."""
         connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.connect(path)
+            connection.connect(line_of(name))
         except OSError:
             connection.close()
             raise
-        return cls(connection)
+        return cls(name, connection)
 
     @property
     def alive(self) -> bool:
@@ -215,6 +219,7 @@ class Child:
             if self._death is not None:
                 os.close(self._death)
                 self._death = None
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _pump(self, seconds: float) -> None:
         """Read what has come, waiting at most so long for anything to come."""
@@ -254,16 +259,39 @@ def _peer(connection: socket.socket) -> int:
     return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
-def first_contact(path: str, has_ended: Callable[[], bool], seconds: float = 60) -> Child:
-    """Take the line of a process that has just been started."""
+def make_folder(name: str) -> Path:
+    """The own folder of a process that is about to be started."""
+    folder = Places(Path()).process(name)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def remove_folder(name: str) -> None:
+    shutil.rmtree(Places(Path()).process(name), ignore_errors=True)
+
+
+def line_of(name: str) -> str:
+    return str(Places(Path()).process(name) / "line")
+
+
+def socket_of(name: str) -> str:
+    """Where an endpoint's process answers, below the sandbox's folder."""
+    return str(Places(Path()).process(name) / "sock")
+
+
+def first_contact(name: str, has_ended: Callable[[], bool], seconds: float = 60) -> Child:
+    """Take the line of a process that has just been started; when it cannot be, nothing stays."""
     deadline = time.monotonic() + seconds
+    reason = f"The process said nothing within {seconds:.0f} s."
     while time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            return Child.connect(path)
+            return Child.connect(name)
         if has_ended():
-            raise ChildFailed("The process ended before it could say why; see the log.")
+            reason = "The process ended before it could say why; see the log."
+            break
         time.sleep(0.005)
-    raise ChildFailed(f"The process said nothing within {seconds:.0f} s.")
+    remove_folder(name)
+    raise ChildFailed(reason)
 
 
 def until(condition: Callable[[], object], seconds: float) -> object:
@@ -280,27 +308,25 @@ def environment() -> dict[str, str]:
     return {key: os.environ[key] for key in kept if key in os.environ} | {"PYTHONUNBUFFERED": "1"}
 
 
-def adopt(name: str) -> Child | None:
-    """Take over the process whose line is `run/<name>.line`; None when there is none.
+def adopt_all(kind: str) -> list[Child]:
+    """Take over the processes of a kind, `run/<kind>-…`, that another sandbox has left running.
 
-    One that runs other code than this sandbox is stopped instead.
+    Those that run other code than this one are stopped instead; of those that are no more, what
+    they have left is removed.
     """
-    path = Path("run", f"{name}.line")
-    try:
-        child = Child.connect(str(path))
-    except (OSError, ChildFailed):
-        path.unlink(missing_ok=True)
-        return None
-    if child.about.get("code") == code_version():
-        return child
-    log.info("process %d runs other code and is stopped", child.pid)
-    child.stop()
-    return None
-
-
-def adopt_all(pattern: str) -> list[Child]:
-    found = [adopt(path.stem) for path in sorted(Path("run").glob(f"{pattern}.line"))]
-    return [child for child in found if child is not None]
+    found = []
+    for folder in sorted(Path("run").glob(f"{kind}-*")):
+        try:
+            child = Child.connect(folder.name)
+        except (OSError, ChildFailed):
+            remove_folder(folder.name)
+            continue
+        if child.about.get("code") == code_version():
+            found.append(child)
+        else:
+            log.info("process %d runs other code and is stopped", child.pid)
+            child.stop()
+    return found
 
 
 class Kept:

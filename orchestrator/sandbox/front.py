@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -21,15 +22,17 @@ from setproctitle import setproctitle
 from orchestrator.sandbox import web
 from orchestrator.sandbox.children import Line
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.gate import Gate, scope_of
+from orchestrator.sandbox.gate import Gate, Scope, check_age, scope_of
 from orchestrator.sandbox.hop import Broken, Hop
 from orchestrator.sandbox.places import REGION, Places, load_credentials
-from orchestrator.sandbox.sagemaker.runtime import MAX_BODY, Runtime
-from orchestrator.sandbox.web import Answer
+from orchestrator.sandbox.sagemaker.runtime import Runtime
+from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("front")
 
 CONTROL = "run/control.sock"
+ANSWERS = "/cloudformation/answers/"  # where custom resources' answers come in
+ANSWER_BYTES = 65536  # CloudFormation takes 4096
 ENDPOINTS = "/endpoints/"
 CONTROL_SECONDS = 5  # how long a request waits for a sandbox that is being started again
 HOST = "x-front-host"  # what the signature covers as Host
@@ -43,29 +46,51 @@ class Front:
         self._gate = gate
         self._runtime = Runtime(places)
         self._control = Hop(CONTROL)
+        self._bodies = web.Bodies()
 
     async def __call__(self, scope, receive, send) -> None:
         try:
             headers = web.headers_of(scope)
-            body = await web.read_body(receive, MAX_BODY)
+            claim = scope_of(headers)
+            limit = self._limit(scope, headers, claim)
+            body = await self._bodies.read(receive, limit) if limit else b""
             if scope["path"].startswith(ENDPOINTS):
-                answer = await self._predict(scope, headers, body)
+                answer = await self._predict(scope, headers, body, claim)
             else:
                 answer = await self._forward(scope, headers, body)
+            if not limit and not await web.is_over(scope, receive):
+                answer = replace(answer, headers=answer.headers | {"Connection": "close"})
+        except web.Disconnected:
+            return
+        except AwsError as error:  # of the body, which is not read to its end
+            answer = replace(_refused(error), headers={"Connection": "close"})
         except Exception:
             log.exception("a request could not be answered")
             answer = _unavailable("The sandbox could not do it; see its log.", 500)
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
-    async def _predict(self, scope, headers: dict[str, str], body: bytes) -> Answer:
-        claim = scope_of(headers)
+    def _limit(self, scope, headers: dict[str, str], claim: Scope | None) -> int:
+        """How much of a body is read: nothing for somebody who does not even name our key."""
+        if claim is None:  # a custom resource's answer carries its right in its address
+            return ANSWER_BYTES if scope["path"].startswith(ANSWERS) else 0
+        try:
+            time = headers.get("x-amz-date", "")
+            self._gate.check_scope(claim, time, claim.service)
+            check_age(time)
+        except AwsError:
+            return 0
+        return MAX_BODY
+
+    async def _predict(
+        self, scope, headers: dict[str, str], body: bytes, claim: Scope | None
+    ) -> Answer:
         if claim is None:
             return Answer(403, "application/json", b'{"message": "Missing Authentication Token"}')
-        if len(body) > MAX_BODY:  # not all of it was kept
-            message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
-            return _refused(AwsError("ValidationError", message, 413))
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         try:
+            if len(body) > MAX_BODY:  # not all of it was kept
+                message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
+                raise AwsError("ValidationError", message, 413)
             digest = hashlib.sha256(body).hexdigest()
             self._gate.check(scope["method"], path, query, headers, digest, claim, "sagemaker")
         except AwsError as error:
@@ -115,19 +140,19 @@ def _unavailable(message: str, status: int) -> Answer:
     return _refused(AwsError(code, message, status))
 
 
-async def serve(folder: Path, path: str, listener: socket.socket) -> None:
+async def serve(folder: Path, name: str, listener: socket.socket) -> None:
     places = Places(folder)
     gate = Gate(*load_credentials(places), REGION)
-    line = Line(path, {"kind": "front"}, [listener])
+    line = Line(name, {"kind": "front"}, [listener])
     serving = await web.start(Front(places, gate), [listener], drain_seconds=65)
     line.tell(ready=True)
     await serving
 
 
-def main(folder: str, path: str, number: int) -> None:
-    """`path` is that of the line to listen on, `number` that of the listening socket."""
+def main(folder: str, name: str, number: int) -> None:
+    """`name` is the process's own, `number` that of the listening socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox front {folder}")
     os.chdir(folder)
-    uvloop.run(serve(Path(folder), path, socket.socket(fileno=number)))
+    uvloop.run(serve(Path(folder), name, socket.socket(fileno=number)))

@@ -23,7 +23,7 @@ from orchestrator.sandbox.errors import AwsError
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 AUTHORIZATION = re.compile(
-    r"AWS4-HMAC-SHA256 +Credential=([^/,\s]+)/(\d{8})/([^/,\s]+)/([^/,\s]+)/aws4_request *, *"
+    r"AWS4-HMAC-SHA256 +Credential=([^/,\s]+)/([0-9]{8})/([^/,\s]+)/([^/,\s]+)/aws4_request *, *"
     r"SignedHeaders=([^,\s]+) *, *Signature=([0-9a-f]{64})"
 )
 SKEW_SECONDS = 15 * 60
@@ -125,7 +125,8 @@ class Gate:
 
     def check_scope(self, scope: Scope, time: str, service: str) -> None:
         """The claim itself: a key we know, for this region and service, on the day it was made."""
-        if not hmac.compare_digest(scope.access_key.encode(), self._access_key.encode()):
+        named = scope.access_key.encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(named, self._access_key.encode()):
             raise Refused("InvalidClientTokenId", UNKNOWN_KEY, "InvalidAccessKeyId")
         if scope.region != self._region or scope.service != service:
             wanted = f"Credential should be scoped to {self._region} and {service}"
@@ -139,7 +140,8 @@ class Gate:
     def is_signed(self, scope: Scope, time: str, canonical: str) -> bool:
         """Whether the signature is that of this canonical request."""
         wanted = self.signature(scope, time, canonical)
-        return hmac.compare_digest(wanted.encode(), scope.signature.encode())
+        found = scope.signature.encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(wanted.encode(), found)
 
     def signature(self, scope: Scope, time: str, canonical: str) -> str:
         """That of a canonical request."""
@@ -148,7 +150,8 @@ class Gate:
 
     def is_signed_text(self, scope: Scope, text: str) -> bool:
         """Whether the signature is that of this very text, as for a form's policy."""
-        return hmac.compare_digest(self.sign(scope, text).encode(), scope.signature.encode())
+        found = scope.signature.encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(self.sign(scope, text).encode(), found)
 
     def sign(self, scope: Scope, string_to_sign: str) -> str:
         key = _signing_key(self._secret, scope.date, scope.region, scope.service)

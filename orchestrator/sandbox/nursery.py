@@ -7,9 +7,13 @@ has done so once is there to be forked: the fronts and the store when it has the
 has both. They start at once, and the memory of what was imported is shared by all of them. It has a
 single thread, for a fork takes along no other; it reads a line of JSON for each process that is
 wanted, and writes one when that has begun, and one when it has ended.
+
+What any of them has started falls to the nursery when its parent dies, and ends then: a model's own
+children do not outlive it.
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -21,6 +25,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from setproctitle import setproctitle
 
@@ -28,6 +33,7 @@ from orchestrator.sandbox import hop, web  # noqa: F401 - to be shared
 from orchestrator.sandbox.children import ROOT, ChildFailed, environment
 
 POLL_SECONDS = 0.1
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class CannotFork(ChildFailed):
@@ -150,6 +156,8 @@ def freeze() -> None:
 
 def main() -> None:
     setproctitle(f"sandbox nursery {sys.argv[1]}")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     listeners = [int(number) for number in sys.argv[2:]]
     freeze()
     running: dict[int, int] = {}  # birth's number, by pid
@@ -187,8 +195,18 @@ def _reap(running: dict[int, int]) -> None:
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
-                return
-            _say(running.pop(pid), os.waitstatus_to_exitcode(status))
+                break
+            if pid in running:
+                _say(running.pop(pid), os.waitstatus_to_exitcode(status))
+    for orphan in _children() - running.keys():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(orphan, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    """The processes whose parent this one is, where the kernel tells."""
+    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(map(int, listing.read_text().split())) if listing.exists() else set()
 
 
 def _say(number: int, exit_code: int | None) -> None:

@@ -5,9 +5,11 @@
     state.db           stacks, models, endpoints (state.py)
     store/             the object store's files and keys
     models/<name>/     what a model's archive holds
-    capture/<endpoint>/<configuration>/   captured records on their way to the store
+    capture/<endpoint>/<configuration>/   captured records on their way to the store,
+                  and <configuration>.json where they belong
     logs/<endpoint>.log
-    run/               sockets, and the routes to the endpoints
+    run/routes/        which process answers for an endpoint
+    run/<process>/     a process's own: its sockets, and where a model may write
 
 Paths are made by `Places.inside`, which refuses a name that would lead out of the folder.
 """
@@ -63,6 +65,9 @@ class Places:
 
     def log(self, endpoint: str) -> Path:
         return self.inside("logs", f"{endpoint}.log")
+
+    def process(self, name: str) -> Path:
+        return self.inside("run", name)
 
     def route(self, endpoint: str) -> Path:
         return self.inside("run", "routes", endpoint)

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +32,7 @@ from orchestrator.sandbox.cloudformation.resources import (
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.front import CONTROL, HOST
+from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
 from orchestrator.sandbox.hosting.fleet import Fleet
 from orchestrator.sandbox.hosting.publisher import Publisher
@@ -46,14 +47,12 @@ from orchestrator.sandbox.places import (
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
-from orchestrator.sandbox.sagemaker.runtime import MAX_BODY
 from orchestrator.sandbox.state import State
-from orchestrator.sandbox.web import Answer
+from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("sandbox")
 
 API_PATHS = re.compile(r"/provisionpipeline|/pipelinestatus|/pipelines/[^/]+/inference")
-ANSWERS = "/cloudformation/answers/"  # where custom resources' answers come in
 NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
 
 
@@ -65,6 +64,7 @@ class Sandbox:
         nursery: Nursery, commands: dict[str, str],
     ) -> None:  # fmt: skip
         self._gate = Gate(*keys, REGION)
+        self._bodies = web.Bodies(sys.maxsize)  # the fronts have bounded them
         self._s3_url = s3_url
         self._state = state
         self._fleet = Fleet(self._state, places, nursery, commands)
@@ -111,7 +111,10 @@ class Sandbox:
     async def __call__(self, scope, receive, send) -> None:
         headers = web.headers_of(scope)
         headers["host"] = headers.pop(HOST, "")
-        body = await web.read_body(receive, MAX_BODY)
+        try:
+            body = await self._bodies.read(receive, MAX_BODY)
+        except web.Disconnected:  # a front that was killed: nobody waits for an answer
+            return
         claim = scope_of(headers)
         service = claim.service if claim else "execute-api"
         try:
@@ -161,7 +164,8 @@ class Sandbox:
             "path": path,
             "httpMethod": method,
             "headers": headers,
-            "body": body.decode(errors="replace"),
+            # What is no UTF-8 is refused by name, not replaced: contract.text.
+            "body": body.decode(errors="surrogateescape"),
             "isBase64Encoded": False,
         }
         loop = asyncio.get_running_loop()

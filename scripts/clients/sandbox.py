@@ -77,6 +77,11 @@ def up() -> dict:
         now = status()
         if now["state"] == "running" and now["pid"] == process.pid:
             say(f"sandbox: running at {now['url']} (pid {now['pid']}, log {_shown('sandbox.log')})")
+            open_ways = [kind for kind, confined in now["confined"].items() if not confined]
+            if open_ways:
+                say(
+                    f"sandbox: models are NOT confined here ({', '.join(open_ways)}): see docs/security.md"
+                )
             return now
         if process.poll() is not None:
             if process.returncode == 3:  # somebody else's start came first

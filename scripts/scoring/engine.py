@@ -1,7 +1,7 @@
 """Candidates by the million through a package, on every core: block in, block out.
 
-Each worker process takes the package's own inference.py and model, and scores whole lines some
-megabytes at a time.
+Each worker process takes the package's own inference.py and model, with no more rights than an
+endpoint's process has, and scores whole lines some megabytes at a time.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ from pyarrow import csv
 from tqdm import tqdm
 
 from candidates.htru2 import FEATURES, is_number
+from orchestrator.sandbox.hosting.confinement import READ, confine
 
 BLOCK_BYTES = 4 * 1024 * 1024
 SHOWN = 10  # bad rows that are told one by one
@@ -29,6 +30,7 @@ _model = _inference = None  # of a worker process
 def load(folder: str) -> None:
     """Take the package's own inference.py and model into this worker process."""
     global _model, _inference
+    confine({folder: READ})
     spec = importlib.util.spec_from_file_location("inference", Path(folder, "code", "inference.py"))
     _inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(_inference)

@@ -26,6 +26,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import joblib
 import numpy as np
@@ -158,7 +159,10 @@ def parse_csv(body):
     """Rows of a CSV body. Raises ValueError with row and column of what is no number."""
     text = body if isinstance(body, str) else decoded(body)
     try:  # what nearly every request looks like
-        rows = [[float(cell) for cell in line.split(",")] for line in text.splitlines()]
+        if not is_plain(text):
+            raise ValueError
+        lines = text.rstrip().split("\n") if text else []
+        rows = [[float(cell) for cell in line.split(",")] for line in lines]
         return np.array(rows, ndmin=2) if rows else checked_rows(rows)
     except ValueError:
         return parse_csv_with_care(text)
@@ -174,7 +178,7 @@ def decoded(body):
 def parse_csv_with_care(text):
     """The same for quotes, blank lines, a header or a byte-order mark; and the error text."""
     try:
-        lines = csv.reader(text.lstrip("\ufeff").splitlines(), strict=True)
+        lines = csv.reader(re.split("\r\n|\r|\n", text.lstrip("\ufeff")), strict=True)
         lines = [line for line in lines if any(cell.strip() for cell in line)]
     except csv.Error as error:
         raise ValueError(f"the body is not CSV: {error}") from None
@@ -183,12 +187,18 @@ def parse_csv_with_care(text):
     return checked_rows(lines)
 
 
+def is_plain(text):
+    """Whether it holds none of what Python's float() reads beside plain numbers: 1_0 and digits of
+    other scripts."""
+    return "_" not in text and text.isascii()
+
+
 def is_number(cell):
     try:
         float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
-    return True
+    return not isinstance(cell, str) or is_plain(cell)
 
 
 def checked_rows(rows):

@@ -28,7 +28,15 @@ def parse(text: str) -> dict:
         raise _bad("the template is nested too deeply") from None
     if not isinstance(template, dict):
         raise _bad("the template must be an object")
+    if _is_deep(template, DEPTH):
+        raise _bad("the template is nested too deeply")
     return template
+
+
+def _is_deep(value: object, left: int) -> bool:
+    """Whether a value holds others within others, more than so many."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return left == 0 or any(_is_deep(item, left - 1) for item in held)
 
 
 def check(template: dict, types: Callable[[str], bool]) -> None:
@@ -61,12 +69,10 @@ def check(template: dict, types: Callable[[str], bool]) -> None:
     in_order(template)
 
 
-def references(value: object, depth: int = 0) -> set[str]:
+def references(value: object) -> set[str]:
     """The logical ids that a value refers to, `DependsOn` included."""
-    if depth > DEPTH:
-        raise _bad("the template is nested too deeply")
     if isinstance(value, list):
-        return set().union(*(references(item, depth + 1) for item in value))
+        return set().union(*(references(item) for item in value))
     if not isinstance(value, dict):
         return set()
     function = _function(value)
@@ -74,7 +80,7 @@ def references(value: object, depth: int = 0) -> set[str]:
         return {_name(value["Ref"])}
     if function == "Fn::GetAtt":
         return {_attribute(value["Fn::GetAtt"])[0]}
-    found = set().union(*(references(item, depth + 1) for item in value.values()))
+    found = set().union(*(references(item) for item in value.values()))
     if "Type" in value and "DependsOn" in value:
         names = value["DependsOn"]
         found |= {_name(name) for name in (names if isinstance(names, list) else [names])}

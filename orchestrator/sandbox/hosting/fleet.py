@@ -62,8 +62,9 @@ class Fleet:
     def recover(self) -> None:
         """Take over the processes that still run, and see to every endpoint."""
         rows = {row["name"]: row for row in self._state.rows("endpoints")}
+        running = {child.name: child for child in children.adopt_all("endpoint")}
         for route in (self._places.folder / "run" / "routes").iterdir():
-            row, child = rows.get(route.name), self._adopt(route)
+            row, child = rows.get(route.name), running.pop(_process_of(route), None)
             if child is None:
                 continue
             if row and child.about.get("config") == row["config"] and row["status"] != "Failed":
@@ -72,6 +73,8 @@ class Fleet:
             else:
                 route.unlink()
                 child.stop()
+        for child in running.values():  # no request goes there
+            child.kill()
         for name in rows:
             self.tend(name)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -167,7 +170,7 @@ class Fleet:
             return
         before = self._children.get(endpoint)
         self._children[endpoint] = child
-        route = {"socket": child.about["socket"], "variant": child.about["variant"]}
+        route = {"socket": children.socket_of(child.name), "variant": child.about["variant"]}
         write_json(self._places.route(endpoint), route)
         log.info("endpoint %s is process %d", endpoint, child.pid)
         os.write(self._woken, b"x")
@@ -234,15 +237,6 @@ class Fleet:
         time.sleep(GRACE_SECONDS)
         child.stop()
 
-    @staticmethod
-    def _adopt(route: Path) -> Child | None:
-        """The process that a route leads to, None when it is no more."""
-        try:
-            name = Path(json.loads(route.read_text())["socket"]).stem
-        except (ValueError, KeyError):
-            return None
-        return children.adopt(name)
-
     # -- the watch ---------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -264,3 +258,11 @@ class Fleet:
                         self._children.pop(name, None)
                         child.kill()
                     self.tend(name)
+
+
+def _process_of(route: Path) -> str | None:
+    """The name of the process that a route leads to."""
+    try:
+        return Path(json.loads(route.read_text())["socket"]).parent.name
+    except (ValueError, KeyError):
+        return None

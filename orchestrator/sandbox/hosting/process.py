@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.sandbox import children
 from orchestrator.sandbox.children import Child, ChildFailed
-from orchestrator.sandbox.nursery import Nursery
+from orchestrator.sandbox.nursery import CannotFork, Nursery
 
 START_SECONDS = 180
 SERVE = "orchestrator.sandbox.hosting.serve"
@@ -19,22 +19,21 @@ def start(
 ) -> Child:  # fmt: skip
     """Start the process for a job, which `serve.run` describes, and wait until it is ready.
 
-    It listens at `run/<name>.sock`. ChildFailed says why it cannot serve, in words for the
+    It listens where `children.socket_of` says. ChildFailed says why it cannot serve, in words for the
     endpoint's FailureReason.
     """
     # The model's code gets the environment it was given, and none of the user's.
     variables = children.environment() | job["environment"]
-    job = job | {
-        "folder": os.getcwd(),
-        "log": str(log),
-        "socket": f"run/{name}.sock",
-        "line": f"run/{name}.line",
-    }
-    exit_code = nursery.fork(SERVE, job, variables)
+    children.make_folder(name)
+    job = job | {"folder": os.getcwd(), "log": str(log), "name": name}
     child = None
     try:
-        child = children.first_contact(job["line"], lambda: exit_code() is not None)
+        exit_code = nursery.fork(SERVE, job, variables)
+        child = children.first_contact(name, lambda: exit_code() is not None)
         child.wait_until_ready(START_SECONDS, cancelled)
+    except CannotFork:
+        children.remove_folder(name)
+        raise
     except ChildFailed as error:
         if child is not None and not child.died:
             raise

@@ -6,7 +6,9 @@ An upload that was cut off is made again under the same key, so that nothing is 
 import contextlib
 import json
 import logging
+import os
 import threading
+import time
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,8 +20,8 @@ from orchestrator.sandbox.state import State
 
 log = logging.getLogger(__name__)
 
-DESTINATION = "destination.json"
 PAUSE_SECONDS = 0.5
+QUIET_SECONDS = 600  # after which a process that makes place for another has ended
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -31,7 +33,12 @@ def split_url(url: str) -> tuple[str, str]:
 def prepare(spool: Path, destination: str, variant: str) -> None:
     """Make a spool folder, and write down where its records belong."""
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_json(spool / DESTINATION, {"destination": destination, "variant": variant})
+    write_json(_destination(spool), {"destination": destination, "variant": variant})
+
+
+def _destination(spool: Path) -> Path:
+    """Beside the spool: the model's process may write into that, and must not choose the place."""
+    return spool.with_name(f"{spool.name}.json")
 
 
 class Publisher:
@@ -58,7 +65,7 @@ class Publisher:
             self._sweep()
 
     def _sweep(self) -> None:
-        for spool in self._places.folder.glob("capture/*/*"):
+        for spool in self._places.folder.glob("capture/*/*/"):
             try:
                 finish_orphans(spool)
                 for path in sorted(spool.glob("*.jsonl")):
@@ -68,12 +75,12 @@ class Publisher:
                 log.exception("%s cannot be emptied; it is tried again", spool)
 
     def _publish(self, path: Path) -> None:
-        where = json.loads((path.parent / DESTINATION).read_text())
+        where = json.loads(_destination(path.parent).read_text())
         bucket, prefix = split_url(where["destination"])
         key = object_key(path.name, prefix, path.parent.parent.name, where["variant"])
         if path.stat().st_size:
             try:
-                with open(path, "rb") as file:
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
                     client("s3").put_object(Bucket=bucket, Key=key, Body=file)
             except (ClientError, BotoCoreError) as error:
                 if self._refused.get(path) != str(error):
@@ -84,12 +91,14 @@ class Publisher:
         self._refused.pop(path, None)
 
     def _remove_if_over(self, spool: Path) -> None:
-        """Remove an empty spool whose endpoint is gone."""
-        endpoint = spool.parent.name
-        if self._state.row("endpoints", name=endpoint) is not None:
+        """Remove an empty spool whose endpoint is gone, or has long gone on to another configuration."""
+        row = self._state.row("endpoints", name=spool.parent.name)
+        if row is not None and (
+            spool.name in (row["config"], row["next_config"])
+            or time.time() - spool.stat().st_mtime < QUIET_SECONDS
+        ):
             return
-        if all(path.name == DESTINATION for path in spool.iterdir()):
-            with contextlib.suppress(OSError):
-                (spool / DESTINATION).unlink(missing_ok=True)
-                spool.rmdir()
-                spool.parent.rmdir()
+        with contextlib.suppress(OSError):  # it is not empty, or not the endpoint's last
+            spool.rmdir()
+            _destination(spool).unlink(missing_ok=True)
+            spool.parent.rmdir()

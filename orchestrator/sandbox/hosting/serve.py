@@ -5,13 +5,11 @@ is taken by a command of the user's, which this process starts and forwards to.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
-import shlex
 import socket
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +17,13 @@ import numpy as np
 import uvloop
 from setproctitle import setproctitle
 
-from orchestrator.sandbox import web
-from orchestrator.sandbox.children import Line
+from orchestrator.sandbox import places, web
+from orchestrator.sandbox.children import Line, socket_of
 from orchestrator.sandbox.hosting.capture import Capture
+from orchestrator.sandbox.hosting.command import Command
+from orchestrator.sandbox.hosting.confinement import READ, SPOOL, WORK, confine
 from orchestrator.sandbox.hosting.container import INTERNAL_ERROR, Container, ContainerFailed, page
-from orchestrator.sandbox.web import Answer
+from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("endpoint")
 
@@ -43,7 +43,6 @@ METHODS = {
     "/execution-parameters": ("HEAD", "GET", "OPTIONS"),
 }
 HEARD_SECONDS = 10  # for the reason of a failure to be read
-COMMAND_SECONDS = 120  # how long a user's command may take to answer its first ping
 
 
 class Service:
@@ -52,9 +51,13 @@ class Service:
     def __init__(self, container: "Container | Command", capture: Capture) -> None:
         self._container = container
         self._capture = capture
+        self._bodies = web.Bodies(sys.maxsize)  # the fronts have bounded them
 
     async def __call__(self, scope, receive, send) -> None:
-        body = await web.read_body(receive)
+        try:
+            body = await self._bodies.read(receive, MAX_BODY)
+        except web.Disconnected:
+            return
         headers = web.headers_of(scope)
         answer = await self._answer(scope["method"], scope["path"], headers, body)
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
@@ -106,74 +109,13 @@ class Model(Container):
         return self.invoke(body, content_type, headers.get("accept", ""))
 
 
-class Command:
-    """A user's own serving command in the place of a custom image.
-
-    It must listen on 127.0.0.1 at the port in SAGEMAKER_BIND_TO_PORT, and finds the
-    unpacked model in the folder SM_MODEL_DIR, which is also where it is started.
-    """
-
-    execution_parameters = None
-
-    def __init__(self, command: str, model_dir: Path, environment: dict[str, str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        self._url = f"http://127.0.0.1:{port}"
-        variables = {"SAGEMAKER_BIND_TO_PORT": str(port), "SM_MODEL_DIR": str(model_dir)}
-        self._session = None
-        try:
-            self._process = subprocess.Popen(
-                shlex.split(command), cwd=model_dir, env=os.environ | environment | variables,
-                stdin=subprocess.DEVNULL, stdout=sys.stderr,
-            )  # fmt: skip
-        except OSError as error:
-            raise ContainerFailed(f"The command {command!r} cannot be started: {error}") from None
-
-    async def started(self) -> None:
-        """Wait for the first ping that succeeds."""
-        import aiohttp  # 8 MB that other endpoints do without
-
-        self._session = aiohttp.ClientSession()
-        for _ in range(COMMAND_SECONDS * 10):
-            if self._process.poll() is not None:
-                raise ContainerFailed(
-                    f"The command ended with exit code {self._process.returncode}."
-                )
-            with contextlib.suppress(aiohttp.ClientError):
-                if (await self.ping()).status == 200:
-                    return
-            await asyncio.sleep(0.1)
-        raise ContainerFailed(f"The command did not answer /ping within {COMMAND_SECONDS} s.")
-
-    async def ping(self) -> Answer:
-        return await self._forward("GET", "/ping", {}, b"")
-
-    async def invoke_async(self, headers: dict, body: bytes, content_type: str) -> Answer:
-        kept = {k: v for k, v in headers.items() if k not in ("host", "content-length")}
-        return await self._forward("POST", "/invocations", kept, body)
-
-    async def _forward(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
-        async with self._session.request(
-            method, self._url + path, headers=headers, data=body
-        ) as answer:
-            content_type = answer.headers.get("Content-Type", "application/octet-stream")
-            return Answer(answer.status, content_type, await answer.read())
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-
 async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve on a listening socket until a signal comes.
 
     The job: `endpoint` and `config`, the names of what is served; `model_dir`, the unpacked model;
     `image` and `environment` of its container; `command`, where one stands for a custom image;
-    `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; and `folder`, the
-    sandbox's, below which `socket` and `line` are.
+    `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; `name`, the
+    process's, whose folder it is started in; and `folder`, the sandbox's.
     """
     model_dir, environment = Path(job["model_dir"]), job["environment"]
     command = job.get("command")
@@ -192,6 +134,8 @@ async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> 
         while not serving.done():
             await asyncio.wait([serving], timeout=0.5)
             capture.flush_if_due()
+            if command:
+                container.check()
     finally:
         capture.flush()
         if command:
@@ -208,26 +152,36 @@ def main(job: dict, environment: dict[str, str]) -> int:
         os.dup2(log_file, stream.fileno())
         stream.reconfigure(line_buffering=True)
     os.close(log_file)
-    os.environ.clear()
-    os.environ.update(environment)
     np.random.seed()  # a fork would go on with its parent's numbers, as would its siblings
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox endpoint {job['endpoint']} {job['folder']}")
     os.chdir(job["folder"])
-    about = {key: job[key] for key in ("endpoint", "config", "variant", "socket")}
-    line = Line(job["line"], {"kind": "endpoint"} | about)
+    about = {key: job[key] for key in ("endpoint", "config", "variant")}
+    line = Line(job["name"], {"kind": "endpoint"} | about)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(job["socket"])
+    listener.bind(socket_of(job["name"]))
     listener.listen(1024)
     try:
-        os.chdir(job["model_dir"])
+        _settle_in(job, environment)
         uvloop.run(run(job, listener, lambda: line.tell(ready=True)))
         return 0
     except ContainerFailed as error:
         line.tell(failed=str(error))
         line.wait_until_heard(HEARD_SECONDS)
         return 1
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(job["folder"], job["socket"]))
+
+
+def _settle_in(job: dict, environment: dict[str, str]) -> None:
+    """Go to the process's own folder, with its own environment, and give up the rest of the machine:
+    a model's code comes next. A command is the user's own, and has a network of its own instead."""
+    home = places.Places(Path(job["folder"])).process(job["name"])
+    work = home / "work"
+    work.mkdir(mode=0o700)
+    os.chdir(work)
+    os.environ.clear()
+    os.environ.update(environment | {"HOME": str(work), "TMPDIR": str(work)})
+    tempfile.tempdir = None  # what the parent has found
+    sys.dont_write_bytecode = True
+    if not job.get("command"):
+        confine({work: WORK, job["spool"]: SPOOL, job["model_dir"]: READ})

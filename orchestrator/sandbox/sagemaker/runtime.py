@@ -19,11 +19,10 @@ from urllib.parse import unquote
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.hop import Broken, Hop, Reply
 from orchestrator.sandbox.places import ACCOUNT, REGION, Places
-from orchestrator.sandbox.web import Answer, encoded
+from orchestrator.sandbox.web import MAX_BODY, Answer, encoded
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations")
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-MAX_BODY = 6 * 1024 * 1024  # requests and answers alike
 INVOKE_SECONDS = 60
 RESTART_SECONDS = 20  # how long a request waits for a process that is being started again
 

@@ -13,6 +13,7 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from orchestrator.sandbox.gate import Gate, Scope
+from orchestrator.sandbox.web import parts
 
 UNSIGNED, UNSIGNED_TRAILER = "UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
@@ -20,10 +21,6 @@ SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 CHUNKED = (UNSIGNED_TRAILER, SIGNED, SIGNED_TRAILER)
 EMPTY = hashlib.sha256(b"").hexdigest()
 LINE_BYTES = 16384  # of a chunk's or a trailer's line
-
-
-class Disconnected(Exception):
-    """The client went away in the middle of a body."""
 
 
 class BadBody(Exception):
@@ -36,18 +33,6 @@ class BadBody(Exception):
 
 MISMATCH = "The provided 'x-amz-content-sha256' header does not match what was computed."
 CHUNK_MISMATCH = "The chunk signature we calculated does not match the one you provided."
-
-
-async def parts(receive) -> AsyncIterator[bytes]:
-    """The pieces of a request's body as they come."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        if part := message.get("body", b""):
-            yield part
-        if not message.get("more_body"):
-            return
 
 
 async def checked(receive, expected: str) -> AsyncIterator[bytes]:

@@ -8,7 +8,8 @@ version 4).
 import base64
 import json
 import re
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -17,8 +18,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData
 
 from orchestrator.sandbox.gate import ALGORITHM, Gate, Scope, malformed, mismatch
-from orchestrator.sandbox.store.bodies import parts
 from orchestrator.sandbox.store.rules import S3Error, not_implemented
+from orchestrator.sandbox.web import parts
 
 FIELD_BYTES = 20_000  # S3's limit for a form without its file
 BUFFER_BYTES = 1 << 20  # what may come before it is clear to which field it belongs
@@ -60,7 +61,23 @@ async def read(receive, headers: dict[str, str], bucket: str, gate: Gate, file: 
     boundary = re.search(r'boundary="?([^";,]+)"?', headers.get("content-type", ""))
     if not boundary:
         raise S3Error("MalformedPOSTRequest", "The body is no multipart/form-data.")
-    fields, filename = await _taken_apart(parts(receive), boundary[1].encode(), file)
+    fields: dict[str, str] = {}
+
+    def begin(filename: str) -> range:
+        """Check what comes before the file; how long that may be."""
+        _check_names(fields)
+        fields["key"] = fields["key"].replace("${filename}", filename)
+        _check_signature(fields, gate)
+        return _check_policy(fields, bucket)
+
+    sizes = await _taken_apart(parts(receive), boundary[1].encode(), fields, begin, file)
+    if file.tell() < sizes.start:
+        message = "Your proposed upload is smaller than the minimum allowed size"
+        raise S3Error("EntityTooSmall", message)
+    return Form(fields["key"], fields, file.tell())
+
+
+def _check_names(fields: dict[str, str]) -> None:
     if "awsaccesskeyid" in fields:
         raise malformed(f"The form must be signed with {ALGORITHM}.")
     for name in fields:
@@ -70,19 +87,16 @@ async def read(receive, headers: dict[str, str], bucket: str, gate: Gate, file: 
         raise S3Error("InvalidArgument", "Bucket POST must contain a field named 'key'.")
     if "tagging" in fields:
         raise not_implemented("the form's field tagging")
-    fields["key"] = fields["key"].replace("${filename}", filename)
-    _check_signature(fields, gate)
-    _check_policy(fields, bucket, file.tell())
-    return Form(fields["key"], fields, file.tell())
 
 
 async def _taken_apart(
-    body: AsyncIterator[bytes], boundary: bytes, file: BinaryIO
-) -> tuple[dict[str, str], str]:
-    """The form's fields, and its file's name."""
+    body: AsyncIterator[bytes], boundary: bytes, fields: dict[str, str],
+    begin: Callable[[str], range], file: BinaryIO,
+) -> range:  # fmt: skip
+    """Take the form's fields, then its file, of which nothing is written before `begin` has looked
+    at the fields; how long it may be."""
     decoder = MultipartDecoder(boundary, BUFFER_BYTES, max_parts=1000)
-    fields: dict[str, str] = {}
-    name, value, filename = "", bytearray(), None
+    name, value, sizes = "", bytearray(), None
     try:
         async for part in body:
             decoder.receive_data(part)
@@ -91,8 +105,8 @@ async def _taken_apart(
                 if isinstance(event, Field):
                     name, value = event.name.lower(), bytearray()
                 elif isinstance(event, File):
-                    name, filename = "file", event.filename or ""
-                elif isinstance(event, Data) and filename is None:
+                    sizes = begin(event.filename or "")
+                elif isinstance(event, Data) and sizes is None:
                     value += event.data
                     if len(value) > FIELD_BYTES:
                         raise S3Error(
@@ -102,8 +116,11 @@ async def _taken_apart(
                         fields[name] = value.decode()
                 elif isinstance(event, Data):
                     file.write(event.data)
+                    if file.tell() > sizes.stop:
+                        message = "Your proposed upload exceeds the maximum allowed size"
+                        raise S3Error("EntityTooLarge", message)
                     if not event.more_data:
-                        return fields, filename  # what comes behind the file is ignored, as by S3
+                        return sizes  # what comes behind the file is ignored, as by S3
                 elif isinstance(event, NeedData):
                     break
     except (ValueError, RequestEntityTooLarge):
@@ -122,9 +139,10 @@ def _check_signature(fields: dict[str, str], gate: Gate) -> None:
         raise mismatch()
 
 
-def _check_policy(fields: dict[str, str], bucket: str, size: int) -> None:
-    """Every field must be as the policy wants it, and the policy must still hold."""
-    values, covered = fields | {"bucket": bucket}, set()
+def _check_policy(fields: dict[str, str], bucket: str) -> range:
+    """Every field must be as the policy wants it, and the policy must still hold; how many bytes it
+    allows, both ends included."""
+    values, covered, sizes = fields | {"bucket": bucket}, set(), range(sys.maxsize)
     try:
         policy = json.loads(base64.b64decode(fields["policy"], validate=True))
         expires = datetime.fromisoformat(policy["expiration"].replace("Z", "+00:00"))
@@ -141,7 +159,7 @@ def _check_policy(fields: dict[str, str], bucket: str, size: int) -> None:
             raise _denied("Policy expired.")
         for kind, what, value in rules:
             if kind == "content-length-range":
-                _check_size(size, int(what), int(value))
+                sizes = range(int(what), int(value))
                 continue
             name = what.removeprefix("$").lower()
             covered.add(name)
@@ -154,14 +172,7 @@ def _check_policy(fields: dict[str, str], bucket: str, size: int) -> None:
     for name in fields:
         if name not in covered and not name.startswith(FREE):
             raise _denied(f"Extra input fields: {name}")
-
-
-def _check_size(size: int, least: int, most: int) -> None:
-    if size < least:
-        message = "Your proposed upload is smaller than the minimum allowed size"
-        raise S3Error("EntityTooSmall", message)
-    if size > most:
-        raise S3Error("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+    return sizes
 
 
 def _denied(why: str) -> S3Error:

@@ -28,15 +28,15 @@ from orchestrator.sandbox import web
 from orchestrator.sandbox.errors import clean
 from orchestrator.sandbox.gate import ALGORITHM, Gate, Refused, Scope, moment, scope_of
 from orchestrator.sandbox.store import bodies, forms, listing, rules
-from orchestrator.sandbox.store.bodies import BadBody, Chunks, Disconnected, Upload
+from orchestrator.sandbox.store.bodies import BadBody, Chunks, Upload
 from orchestrator.sandbox.store.rules import Request, S3Error
 from orchestrator.sandbox.store.seaweed import Seaweed, encoded
 from orchestrator.sandbox.store.turns import Turns
+from orchestrator.sandbox.web import Disconnected
 
 log = logging.getLogger("store")
 
 WAIT_SECONDS = 20  # for a store that is being started again
-DRAINED_BYTES = 1 << 20  # of a refused body; with more to come, the connection is closed
 XML_BYTES = 4 << 20  # of a request that is a document
 FULL_BYTES = 4 << 20  # with less than that left, a failed upload is the disk's fault
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -115,10 +115,7 @@ class StoreGate:
             answer = refusal(500, "InternalError", "The gate could not do it; see the log.", path)
         if begun:
             return  # the client must not take half an answer for a whole one
-        expects = any(name == b"expect" for name, _ in scope["headers"])
-        if not read and (expects or not await _is_short(noting_end)):
-            # A client that waits to be told to go on does not send its body now, and what it sends
-            # next would be taken for it.
+        if not read and not await web.is_over(scope, noting_end):
             answer = replace(answer, headers={"Connection": "close"})
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
@@ -377,19 +374,6 @@ UNSUPPORTED = (
 MALFORMED = (
     "The XML you provided was not well-formed or did not validate against our published schema"
 )
-
-
-async def _is_short(receive) -> bool:
-    """Read what is left of a refused body; whether that was soon done."""
-    size = 0
-    try:
-        async for piece in bodies.parts(receive):
-            size += len(piece)
-            if size > DRAINED_BYTES:
-                return False
-    except Disconnected:
-        return False
-    return True
 
 
 def refusal(status: int, code: str, message: str, resource: str) -> web.Answer:

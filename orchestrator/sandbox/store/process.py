@@ -71,8 +71,8 @@ async def serve(weed: Seaweed, places: Places, line: Line, listener: socket.sock
     await store.close()
 
 
-def main(folder: str, path: str, number: int) -> None:
-    """`path` is that of the line to listen on, `number` that of the listening socket."""
+def main(folder: str, name: str, number: int) -> None:
+    """`name` is the process's own, `number` that of the listening socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox store {folder}")
@@ -80,7 +80,7 @@ def main(folder: str, path: str, number: int) -> None:
     os.umask(0o077)
     os.nice(NICENESS)
     listener = socket.socket(fileno=number)
-    line = Line(path, {"kind": "store"}, [listener])
+    line = Line(name, {"kind": "store"}, [listener])
     weed = Seaweed(Path(folder, "store"))
     try:
         weed.begin()

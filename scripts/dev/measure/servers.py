@@ -67,7 +67,7 @@ def process(place: Place, model: str) -> Iterator[Server]:
         running = start(nursery, "endpoint", job, folder / "log")
     try:
         request = load.request("/invocations", "endpoint", place.row, CSV)
-        yield Server(str(folder / "run" / "endpoint.sock"), request, _csv_probability)
+        yield Server(str(folder / "run" / "endpoint" / "sock"), request, _csv_probability)
     finally:
         running.stop()
         nursery.close()
