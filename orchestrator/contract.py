@@ -135,6 +135,9 @@ def anything(key: str, value: str) -> str:
     return value
 
 
+LONGEST_LOCATION = 512 - len("s3://")  # SageMaker's limit for where records are captured
+
+
 def location(key: str, value: str) -> str:
     """`bucket/prefix` without a scheme; slashes at its end do not count."""
     value = value.rstrip("/")
@@ -142,6 +145,7 @@ def location(key: str, value: str) -> str:
     if (
         not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket)
         or re.search(r"\s", value)
+        or len(value) > LONGEST_LOCATION
         or not {"", ".", ".."}.isdisjoint(parts)
     ):
         raise BadRequest(
@@ -153,14 +157,17 @@ def location(key: str, value: str) -> str:
 def resource_name(key: str, value: str) -> str:
     """What something is to be called in SageMaker; capitals are made small, as the original does."""
     value = value.strip().lower()
-    if value and not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,62}", value):
+    if value and not re.fullmatch(r"(?=.{1,63}$)[a-z0-9](-*[a-z0-9])*", value):
         raise BadRequest(
             f"Bad request. {key} must be letters, digits and hyphens (63 at most), not {value!r}"
         )
     return value
 
 
-model_name = matches(r"\s*[A-Za-z0-9](-*[A-Za-z0-9]){0,62}\s*", "letters, digits and hyphens")
+model_name = matches(
+    r"\s*(?=\S{1,63}\s*$)[A-Za-z0-9](-*[A-Za-z0-9])*\s*",
+    "letters, digits and hyphens (63 at most)",
+)
 artifact = matches(
     r"(?!s3://)[^/\s][^\s]*\.tar\.gz", "the key of a .tar.gz inside the assets bucket"
 )

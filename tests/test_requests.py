@@ -12,24 +12,30 @@ ROWS = "40,30,-0.1,-0.2,10,40,5,{}"
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("value", "words"),
     [
-        (b'{"pipeline_type": ' + b"9" * 400 + b"}", "pipeline_type must be a string"),
-        (b'{"pipeline_type": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"9" * 400, "model_name must be a string"),
+        (b"9" * 5000, "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
-        (b'{"pipeline_type": "\xff\xfe"}', "pipeline_type must be printable"),
-        (b'{"pipeline_type": "\\ud800"}', "pipeline_type must be printable"),
-        (gzip.compress(b"{}"), "not valid JSON"),
-        (b'\xef\xbb\xbf{"pipeline_type": "x"}', "not valid JSON"),
-        (b'{"pipeline_type": NaN}', "not valid JSON"),
-        (b"", "not valid JSON"),
+        (b"NaN", "not valid JSON"),
+        (b'"\xff"', "model_name must be printable"),
+        (b'"\\ud800"', "model_name must be printable"),
+        (b'"\\u0000"', "model_name must be printable"),
     ],
-    ids=["400 digits", "5000 digits", "deep", "no UTF-8", "a surrogate", "gzip", "a mark", "NaN", "empty"],
-)  # fmt: skip
-def test_bodies_of_provisioning(sandbox, body, words):
+    ids=["400 digits", "5000 digits", "deep", "NaN", "no UTF-8", "a surrogate", "a null"],
+)
+def test_odd_values(sandbox, value, words):
+    body = json.dumps(sandbox.payload("THIS")).encode().replace(b'"THIS"', value, 1)
     status, text = sandbox.send("execute-api", "POST", "/prod/provisionpipeline", body)
     assert status == 400
     assert words in text
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"{}"), b"\xef\xbb\xbf{}", b"\xff", b""])
+def test_bodies_that_are_no_json(sandbox, body):
+    status, text = sandbox.send("execute-api", "POST", "/prod/provisionpipeline", body)
+    assert status == 400
+    assert "not valid JSON" in text
 
 
 @pytest.mark.parametrize("value", ["\\ud800", "\\u0000", "\\u0001", "\\n"])
@@ -129,5 +135,5 @@ def test_a_resource_without_properties_fails_and_says_which_is_missing(sandbox):
             StackName=created["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 30}
         )
     events = cloudformation.describe_stack_events(StackName=created["StackId"])["StackEvents"]
-    assert any("ExecutionRoleArn" in event.get("ResourceStatusReason", "") for event in events)
+    assert any("PrimaryContainer" in event.get("ResourceStatusReason", "") for event in events)
     cloudformation.delete_stack(StackName="bare")

@@ -33,6 +33,10 @@ FORM = "application/x-www-form-urlencoded"
 CLOUDFORMATION = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 
 
+class InvalidRequest(AwsError):
+    """A request that its service's model does not allow: what it speaks of cannot exist."""
+
+
 def honours(*members: str) -> Callable:
     """Mark a method as an AWS operation, with the members of its request that it honours."""
 
@@ -55,7 +59,7 @@ class Operation:
             if self.model.input_shape is not None:
                 request = shapes.check(request, self.model.input_shape)
         except Invalid as error:
-            raise AwsError("ValidationException", str(error)) from None
+            raise InvalidRequest("ValidationException", str(error)) from None
         return self.function(request)
 
 

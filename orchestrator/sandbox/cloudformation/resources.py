@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.sandbox.aws.wire import Service
+from orchestrator.sandbox.aws.wire import InvalidRequest, Service
 from orchestrator.sandbox.errors import AwsError, ResourceFailed
 
 POLL_SECONDS = 0.02
@@ -60,13 +60,15 @@ class SageMakerResource:
     def delete(self, context: Context, physical_id: str, properties: dict) -> None:
         """Delete it, and wait until it is gone; one that is gone already is no error."""
         try:
-            self._call("Delete", {self.name_property: physical_id})
+            self._sagemaker.call(f"Delete{self._noun}", {self.name_property: physical_id})
             while True:
                 self._describe(physical_id)
                 time.sleep(POLL_SECONDS)
-        except ResourceFailed as error:
+        except InvalidRequest:  # no name for anything: it was refused when it was to be made
+            return
+        except AwsError as error:
             if "Could not find" not in error.message:
-                raise
+                raise ResourceFailed(error.message) from None
 
     def value(self, physical_id: str, attribute: str | None) -> str:
         if attribute is None:

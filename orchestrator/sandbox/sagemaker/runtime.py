@@ -22,7 +22,7 @@ from orchestrator.sandbox.places import ACCOUNT, REGION, Places
 from orchestrator.sandbox.web import MAX_BODY, Answer, encoded
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations")
-NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+NAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 INVOKE_SECONDS = 60
 RESTART_SECONDS = 20  # how long a request waits for a process that is being started again
 
