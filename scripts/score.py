@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from clients.refusals import explained
@@ -26,6 +27,7 @@ from common.errors import BadData, UserError, run
 from common.files import ARCHIVE
 from common.output import print_json, say
 from orchestrator.sandbox.hosting.archive import BadArchive, unpack
+from orchestrator.sandbox.hosting.confinement import READ, confine
 from scoring.engine import score
 
 
@@ -103,7 +105,9 @@ def main() -> int:
         except BadArchive as error:
             raise UserError(f"{arguments.model}: {error}", "make package") from None
         with opened(arguments.input) as (source, size), completed(arguments.output) as sink:
-            summary = score(source, sink, size, str(Path(folder, "model")), arguments.workers)
+            model = str(Path(folder, "model"))
+            settle = partial(confine, {model: READ})
+            summary = score(source, sink, size, model, arguments.workers, settle)
     if arguments.json and arguments.output != "-":
         print_json(summary)
     else:

@@ -1,5 +1,6 @@
 """What strangers can do to the sandbox's address: connections that cost, without a signature."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -104,6 +105,41 @@ def test_bodies_of_strangers_are_not_kept(sandbox):
     assert memory(sandbox) - before < 50_000_000
     for connection in open_ones:
         connection.close()
+
+
+@pytest.mark.slow
+def test_a_body_that_stands_still_is_let_go(sandbox):
+    """As one of the store's is, whose signature is in its headers."""
+    client = sandbox.client("s3")
+    url = client.generate_presigned_url("put_object", {"Bucket": sandbox.bucket, "Key": "still"})
+    place = urlsplit(url)
+    began = time.monotonic()
+    with connected(sandbox.s3_url) as connection:
+        head = f"PUT {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        connection.sendall(f"{head}Content-Length: 1000\r\n\r\nhalf".encode())
+        connection.settimeout(3 * connections.STALL_SECONDS)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1000) == b""
+    assert time.monotonic() - began >= connections.STALL_SECONDS
+    assert "Contents" not in client.list_objects_v2(Bucket=sandbox.bucket, Prefix="still")
+
+
+def test_a_forms_file_is_not_taken_from_a_stranger(sandbox):
+    """The answer comes while the file is still on its way."""
+    fields = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in {"key": "k", "policy": "e30=", "x-amz-algorithm": "AWS4-HMAC-SHA256",
+                            "x-amz-credential": "A/20260101/us-east-1/s3/aws4_request",
+                            "x-amz-date": "20260101T000000Z", "x-amz-signature": "0" * 64}.items()
+    )  # fmt: skip
+    file = '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    head = (
+        f"POST /{sandbox.bucket} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with connected(sandbox.s3_url) as connection:
+        connection.sendall((head + fields + file).encode() + bytes(2_000_000))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 403")
 
 
 @pytest.mark.parametrize("service", ["execute-api", "sagemaker"])

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import json
+import re
 from pathlib import Path
 
 import boto3
@@ -141,3 +142,12 @@ def test_a_new_family_is_one_file_and_a_line_of_the_registry(aws, monkeypatch): 
     aws.put_object(Bucket=BUCKET, Key="night.csv", Body=b"2")
     updating = contract.UPDATING.format("mlops-pipeline-pulsar-nights-codepipeline")
     assert post("/provisionpipeline", body)[1]["message"] == updating
+
+
+def test_every_test_that_the_security_page_names_is_there():
+    named = re.findall(r"`(test_\w+(?:\.py)?)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 20
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
+    for name in named:
+        there = name in sources or any(f"def {name}(" in source for source in sources.values())
+        assert there, name

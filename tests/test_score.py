@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candidates.htru2 import load
+from orchestrator.sandbox.hosting import confinement
 from scoring import engine
+from scoring.packing import pack
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,30 @@ def test_the_summary_is_json_for_a_script(project, rows):
     (project.folder / "few.csv").write_text("\n".join(rows[:10]) + "\n")
     result = run_score(project, "few.csv", "-o", "few.out", "--json")
     assert json.loads(result.stdout)["rows"] == 10
+
+
+FOREIGN = """
+import os
+class BadInput: pass
+open({place!r}, "w").write("x")
+def model_fn(folder): return 1
+def predict_fn(data, model): raise ValueError
+"""
+
+
+def test_a_package_from_elsewhere_wants_trust(project, tmp_path):
+    """And gets no files even then, where the kernel can see to it."""
+    place, archive = tmp_path / "outside", tmp_path / "foreign.tar.gz"
+    archive.write_bytes(pack({"code/inference.py": FOREIGN.format(place=str(place)).encode()}))
+    (project.folder / "one.csv").write_text("1,2,3,4,5,6,7,8\n")
+    result = run_score(project, "one.csv", "-o", "out.csv", "--model", str(archive))
+    assert result.returncode == 1
+    assert b"was not made here" in result.stderr
+    assert b"--trust" in result.stderr
+    assert not place.exists()
+    result = run_score(project, "one.csv", "-o", "out.csv", "--model", str(archive), "--trust")
+    assert result.returncode != 0
+    assert place.exists() is (not all(confinement.in_force().values()))
+    copy = tmp_path / "copy.tar.gz"
+    copy.write_bytes((project.folder / "models" / "model.tar.gz").read_bytes())
+    assert run_score(project, "one.csv", "-o", "out.csv", "--model", str(copy)).returncode == 0

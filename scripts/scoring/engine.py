@@ -1,14 +1,14 @@
 """Candidates by the million through a package, on every core: block in, block out.
 
-Each worker process takes the package's own inference.py and model, with no more rights than an
-endpoint's process has, and scores whole lines some megabytes at a time.
+Each worker process takes the package's own inference.py and model, and scores whole lines some
+megabytes at a time.
 """
 
 import importlib.util
 import io
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from pyarrow import csv
 from tqdm import tqdm
 
 from candidates.htru2 import FEATURES, is_number
-from orchestrator.sandbox.hosting.confinement import READ, confine
 
 BLOCK_BYTES = 4 * 1024 * 1024
 SHOWN = 10  # bad rows that are told one by one
@@ -27,10 +26,10 @@ HEADER = b"label,probability\n"
 _model = _inference = None  # of a worker process
 
 
-def load(folder: str) -> None:
-    """Take the package's own inference.py and model into this worker process."""
+def load(folder: str, settle: Callable[[], None]) -> None:
+    """Take the package's own inference.py and model into this worker process, after `settle`."""
     global _model, _inference
-    confine({folder: READ})
+    settle()
     spec = importlib.util.spec_from_file_location("inference", Path(folder, "code", "inference.py"))
     _inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(_inference)
@@ -106,12 +105,17 @@ def blocks(stream, size: int = BLOCK_BYTES) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def score(source, sink, size: int | None, folder: str, workers: int) -> dict:
-    """Score `source` into `sink`, both binary streams; counts, bad rows, seconds."""
+def score(
+    source, sink, size: int | None, folder: str, workers: int, settle: Callable[[], None]
+) -> dict:
+    """Score `source` into `sink`, both binary streams; counts, bad rows, seconds.
+
+    `settle` is called in each worker before it runs anything of the package's.
+    """
     began, rows, bad_rows, shown = time.monotonic(), 0, 0, []
     pending: deque = deque()
     with (
-        ProcessPoolExecutor(workers, initializer=load, initargs=(folder,)) as pool,
+        ProcessPoolExecutor(workers, initializer=load, initargs=(folder, settle)) as pool,
         tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
     ):
 
