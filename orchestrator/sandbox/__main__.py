@@ -29,6 +29,7 @@ from orchestrator.sandbox import children, web
 from orchestrator.sandbox.children import Child, ChildFailed, Kept
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
+    ACCOUNT,
     ASSETS_BUCKET,
     HANDLER,
     REGION,
@@ -120,6 +121,7 @@ async def run(
         "SAGEMAKER_ROLE_ARN": ROLE,
         "HANDLER_ARN": HANDLER,
         "API_URL": f"{url}{STAGE}/",
+        "ACCOUNT_ID": ACCOUNT,
     }
     from orchestrator.sandbox import server
 
