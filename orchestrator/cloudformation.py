@@ -15,6 +15,7 @@ DEAD = {
     "UPDATE_ROLLBACK_FAILED",
 }  # fmt: skip
 DELETE_SECONDS = 20  # API Gateway gives up after 29
+OWNER = "orchestrator"  # the tag with the name of the orchestrator that made a stack
 
 
 class AlreadyThere(Exception):
@@ -30,6 +31,24 @@ def find(name: str) -> dict | None:
         raise
 
 
+def owner_of(stack: dict) -> str | None:
+    """The orchestrator that made a stack, None for one that carries no name."""
+    return next((tag["Value"] for tag in stack.get("Tags", []) if tag["Key"] == OWNER), None)
+
+
+def is_ours(stack: dict) -> bool:
+    ours = os.environ.get("ORCHESTRATOR")
+    return ours is None or owner_of(stack) == ours
+
+
+def must_be_ours(stack: dict) -> None:
+    """BadRequest for a stack that somebody else has made: another orchestrator of the account."""
+    if not is_ours(stack):
+        whose = owner_of(stack)
+        maker = f"by the orchestrator {whose}" if whose else "by somebody else"
+        raise BadRequest(f"Bad request. The stack {stack['StackName']} was made {maker}")
+
+
 def template_of(stack: dict) -> dict:
     template = client("cloudformation").get_template(StackName=stack["StackId"])["TemplateBody"]
     return template if isinstance(template, dict) else json.loads(template)
@@ -41,6 +60,8 @@ def outputs_of(stack: dict) -> dict[str, str]:
 
 def create(name: str, template: dict) -> dict:
     """Begin to create a stack; AlreadyThere when there is one of this name."""
+    ours = os.environ.get("ORCHESTRATOR")
+    tags = {"stack_name": name} | ({OWNER: ours} if ours else {})
     # DO_NOTHING leaves a failed endpoint to be looked at; the next request replaces it.
     try:
         return client("cloudformation").create_stack(
@@ -48,7 +69,7 @@ def create(name: str, template: dict) -> dict:
             TemplateBody=json.dumps(template),
             Capabilities=["CAPABILITY_IAM"],
             OnFailure="DO_NOTHING",
-            Tags=[{"Key": "stack_name", "Value": name}],
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
             **_role(),
         )
     except ClientError as error:

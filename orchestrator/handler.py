@@ -29,14 +29,14 @@ def handler(event: dict, context: object) -> dict:
     a request to the API            → an answer in the contract's envelope, errors included
     an object mlops-config.json…    → what it holds is provisioned
     a custom resource of a stack    → a job is started or stopped
-    a stack that has changed state  → the topic is told
+    a stack that has changed state  → the topic is told, its logs are given an end
     """
     if "Records" in event:
         return {"answers": [_configuration(record) for record in event["Records"]]}
     if "RequestType" in event:
         return jobs.answer(event)
     if event.get("source") == "aws.cloudformation":
-        return news.tell_of_stack(event["detail"])
+        return news.of_stack(event["detail"])
     return _answered(lambda: _route(event))
 
 

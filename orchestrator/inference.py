@@ -3,7 +3,7 @@
 import json
 
 from orchestrator import contract
-from orchestrator.cloudformation import outputs_of
+from orchestrator.cloudformation import must_be_ours, outputs_of
 from orchestrator.contract import BadRequest
 from orchestrator.environment import client
 
@@ -18,6 +18,7 @@ def infer(stack_name: str, body: dict) -> str:
     except UnicodeEncodeError:
         raise BadRequest("Bad request. payload holds what is no text") from None
     stack = client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+    must_be_ours(stack)
     endpoint = outputs_of(stack).get("SageMakerEndpointName")
     if endpoint is None:
         raise BadRequest(f"Bad request. Pipeline {stack_name} has no endpoint yet")

@@ -3,8 +3,23 @@ configuration in the assets bucket that was refused."""
 
 import os
 
+from orchestrator import cloudformation, logs
 from orchestrator.cloudformation import failure_reasons
 from orchestrator.environment import client
+
+
+def of_stack(detail: dict) -> dict:
+    """A stack of the account has changed: if it is ours, tell of it, and see to its logs.
+
+    AWS calls with every pipeline of every orchestrator, for it cannot choose by a tag.
+    """
+    stack = cloudformation.find(detail["stack-id"])
+    if stack is None or not cloudformation.is_ours(stack):
+        return {"told": None}
+    told = tell_of_stack(detail)
+    if detail["status-details"]["status"] != "DELETE_COMPLETE":
+        logs.expire(stack)
+    return told
 
 
 def tell_of_stack(detail: dict) -> dict:

@@ -33,6 +33,8 @@ def _carry_out(request: Request, kind: PipelineType, here: Site) -> dict:
     found = artifacts.look_up(request, kind.artifacts, here.assets_bucket)
     template = kind.plan(request, here, {key: artifact.url for key, artifact in found.items()})
     stack = cloudformation.find(request.stack_name)
+    if stack:
+        cloudformation.must_be_ours(stack)
     if stack and _must_go_first(stack, kind):
         cloudformation.delete(stack)
         stack = None
@@ -69,9 +71,15 @@ def _require_bucket(key: str, location: str) -> None:
     try:
         client("s3").head_bucket(Bucket=bucket)
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
-            raise
-        raise BadRequest(f"Bad request. {key}: there is no bucket called {bucket}") from None
+        code = error.response["Error"]["Code"]
+        if code in ("404", "NoSuchBucket"):
+            raise BadRequest(f"Bad request. {key}: there is no bucket called {bucket}") from None
+        if code in ("403", "AccessDenied"):
+            raise BadRequest(
+                f"Bad request. {key}: the orchestrator may not use the bucket {bucket}; "
+                "take the assets bucket"
+            ) from None
+        raise
 
 
 def _without_metadata(template: dict) -> dict:

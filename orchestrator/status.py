@@ -6,7 +6,13 @@ carries `errorDetails`.
 """
 
 from orchestrator import artifacts, contract, jobs, pipelines
-from orchestrator.cloudformation import DEAD, failure_reasons, outputs_of, template_of
+from orchestrator.cloudformation import (
+    DEAD,
+    failure_reasons,
+    must_be_ours,
+    outputs_of,
+    template_of,
+)
 from orchestrator.contract import BadRequest
 from orchestrator.environment import client
 from orchestrator.pipelines.family import PipelineType
@@ -21,6 +27,7 @@ def status(body: dict) -> dict:
     kind = pipelines.of_stack(stack["StackName"])
     if kind is None:
         raise BadRequest(f"Bad request. The stack {stack['StackName']} is no pipeline")
+    must_be_ours(stack)
     template = template_of(stack)
     updated = stack.get("LastUpdatedTime", stack["CreationTime"]).isoformat()
     execution = stack["StackId"].rpartition("/")[2]

@@ -4,7 +4,9 @@
     python scripts/destroy.py                 # every pipeline of the target
     python scripts/destroy.py payloads/pulsar-realtime.json
 
-Uploaded models and captured data stay in their bucket.
+Uploaded models and captured data stay in their bucket. On AWS only the pipelines of the
+orchestrator that STACK names go. Those of AWS's own orchestrator carry nobody's name: of several in
+an account, the pipelines of all are listed, and deleted after a yes.
 """
 
 import argparse

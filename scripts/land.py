@@ -2,7 +2,7 @@
 
     TARGET=aws python scripts/land.py
 
-Deletes every pipeline, empties and deletes the buckets, deletes the stack, and looks whether
+Deletes every pipeline of this orchestrator, empties and deletes the buckets, deletes the stack, and looks whether
 anything that is billed is left. Uploaded models and captured data go too; it asks first.
 """
 
@@ -15,32 +15,31 @@ from common.errors import TargetError, run
 from common.output import confirm, print_json, say
 
 
-def empty(session, bucket: str) -> None:
+def empty(place: Target, bucket: str) -> None:
     """Delete every version of every object."""
-    pages = session.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket)
+    s3 = place.client("s3")
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
     for page in pages:
         items = page.get("Versions", []) + page.get("DeleteMarkers", [])
         keys = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in items]
         if keys:
-            session.client("s3").delete_objects(
-                Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
-            )
+            s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
-def buckets_of(session, stack: str) -> list[str]:
-    account = session.client("sts").get_caller_identity()["Account"]
-    wanted = {f"{stack}-{kind}-{account}-{session.region_name}" for kind in ("assets", "code")}
-    return [
-        b["Name"] for b in session.client("s3").list_buckets()["Buckets"] if b["Name"] in wanted
-    ]
+def buckets_of(place: Target) -> list[str]:
+    wanted = {
+        f"{place.orchestrator}-{kind}-{place.account}-{place.region}" for kind in ("assets", "code")
+    }
+    return [b["Name"] for b in place.client("s3").list_buckets()["Buckets"] if b["Name"] in wanted]
 
 
-def billed(place: Target, stack: str) -> list[str]:
+def billed(place: Target) -> list[str]:
     """What is still there of us and would be billed: pipelines, the orchestrator, buckets."""
+    stack = place.orchestrator
     pages = place.client("cloudformation").get_paginator("describe_stacks").paginate()
     ours = [s["StackName"] for page in pages for s in page["Stacks"] if s["StackName"] == stack]
     left = [f"stack {name}" for name in stacks.find(place, None) + ours]
-    return left + [f"bucket {bucket}" for bucket in buckets_of(place.session, stack)]
+    return left + [f"bucket {bucket}" for bucket in buckets_of(place)]
 
 
 def main() -> int:
@@ -53,10 +52,11 @@ def main() -> int:
         "landing is for AWS; on a laptop there is make destroy",
         "make land TARGET=aws, or make destroy",
     )
-    # The stack may have failed and have no outputs: what is needed to delete is a session.
-    place = Target("", "", session)
     with explained():
-        buckets, going = buckets_of(session, stack), billed(place, stack)
+        account = session.client("sts").get_caller_identity()["Account"]
+        # The stack may have failed and have no outputs: what is needed to delete is a session.
+        place = Target("", "", session, account=account, orchestrator=stack)
+        buckets, going = buckets_of(place), billed(place)
         for line in going:
             say(f"land: {line}")
         if not going:
@@ -66,12 +66,12 @@ def main() -> int:
         for name in stacks.find(place, None):
             stacks.destroy(place, name, [])
         for bucket in buckets:
-            empty(session, bucket)
+            empty(place, bucket)
         stacks.delete_stack(place, stack)
-        for bucket in buckets_of(session, stack):
-            empty(session, bucket)
-            session.client("s3").delete_bucket(Bucket=bucket)
-        left = billed(place, stack)
+        for bucket in buckets_of(place):
+            empty(place, bucket)
+            place.client("s3").delete_bucket(Bucket=bucket)
+        left = billed(place)
     if left:
         raise TargetError(f"still there: {', '.join(left)}", "make land TARGET=aws")
     if arguments.json:

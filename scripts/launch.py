@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from clients import costs, lambda_zip
 from clients.refusals import explained
-from clients.target import aws_command, on_aws, stack_name
+from clients.target import Target, aws_command, on_aws, stack_name
 from common import ROOT
 from common.errors import TargetError, run
 from common.files import write_atomically
@@ -44,14 +44,24 @@ def finish(process: subprocess.Popen, what: str) -> None:
 
 
 def code_bucket(session) -> str:
-    """The bucket that the Lambda package is uploaded to; made when it is not there."""
+    """The bucket that the Lambda package is uploaded to; made when it is not there.
+
+    TargetError when somebody else has a bucket of this name, which can be guessed: what lies there
+    would become the orchestrator's code.
+    """
     account = session.client("sts").get_caller_identity()["Account"]
     name = f"{stack_name()}-code-{account}-{session.region_name}"
-    s3 = session.client("s3")
+    s3 = Target("", "", session, account=account).client("s3")
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+        code = error.response["Error"]["Code"]
+        if code in ("403", "AccessDenied"):
+            raise TargetError(
+                f"the bucket {name} is another account's, or you may not use it",
+                "STACK=<another name> make launch TARGET=aws",
+            ) from None
+        if code not in ("404", "NoSuchBucket"):
             raise
         where = {"CreateBucketConfiguration": {"LocationConstraint": session.region_name}}
         s3.create_bucket(Bucket=name, **({} if session.region_name == "us-east-1" else where))

@@ -13,6 +13,7 @@ import subprocess
 
 from botocore.exceptions import ClientError
 
+from clients.refusals import explained
 from clients.target import aws_command, resolve
 from common import ROOT
 from common.errors import TargetError, UserError, run
@@ -30,10 +31,18 @@ def git_revision() -> str:
 
 
 def uploaded_hash(target) -> str | None:
-    try:
-        head = target.client("s3").head_object(Bucket=target.bucket, Key=KEY)
-    except ClientError:
-        return None
+    """The hash of the model that is there, None when none is.
+
+    TargetError when the bucket is not to be used, which on AWS may be because it is another
+    account's: `aws s3 cp` would not ask.
+    """
+    with explained():
+        try:
+            head = target.client("s3").head_object(Bucket=target.bucket, Key=KEY)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "404":
+                raise
+            return None
     return head["Metadata"].get("sha256")
 
 

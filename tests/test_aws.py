@@ -11,12 +11,16 @@ import re
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import boto3
 import moto.cloudformation.models as moto_models
 import pytest
+from botocore.awsrequest import AWSResponse
 from cfnlint.decode import cfn_yaml
 from conftest import ROOT, SHARED
+from moto import mock_aws
+from moto.core.botocore_stubber import MockRawResponse
 from moto.server import ThreadedMotoServer
 from test_serving import Process
 from test_template import ACTIONS, granted
@@ -147,17 +151,35 @@ def aws(project, tmp_path_factory, monkeypatch, nursery):
     server.stop()
 
 
+FOREIGN = "mlops-pipeline-theirs-byompipelinerealtimebuiltin-codepipeline"
+QUEUE = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
+
+
+def owned_by(orchestrator: str | None) -> list[dict]:
+    return [{"Key": "orchestrator", "Value": orchestrator}] if orchestrator else []
+
+
 # Loaded by every Python of a client, the AWS CLI's too: writes down what is asked of AWS.
 WITNESS = """
 import os
+import sys
 from botocore.client import BaseClient
 original = BaseClient._make_api_call
 def call(self, name, parameters):
     service = self.meta.service_model.service_name
     with open(os.environ["CALLS"], "a") as file:
         file.write(f"{service}:{name}\\n")
+    if service == "s3":
+        self.meta.events.register_last("before-call.s3", check)
     return original(self, name, parameters)
 BaseClient._make_api_call = call
+def check(model, params, **_):
+    # `aws s3 cp` and `aws cloudformation package` cannot say whose bucket it must be.
+    if "x-amz-expected-bucket-owner" in params["headers"] or sys.argv[0].endswith("/aws"):
+        return
+    if "ExpectedBucketOwner" in model.input_shape.members:
+        with open(os.environ["CALLS"] + ".unowned", "a") as file:
+            file.write(f"{model.name}\\n")
 """
 
 
@@ -198,6 +220,9 @@ def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch, tmp_path)
     assert there["trained_on"].lower() == project.read("data/source.json")["source"].lower()
     assert "already provisioned" in script("provision").stdout
 
+    # Another orchestrator has a pipeline in the same account.
+    cloudformation = boto3.client("cloudformation")
+    cloudformation.create_stack(StackName=FOREIGN, TemplateBody=QUEUE, Tags=owned_by("another"))
     script("destroy", code=1, YES="")
     assert len(boto3.client("sagemaker").list_endpoints()["Endpoints"]) == 1
     script("destroy")
@@ -213,6 +238,9 @@ def test_launch_deploy_predict_destroy_land(project, aws, monkeypatch, tmp_path)
     assert "nothing is left" in landed.stdout
     assert boto3.client("s3").list_buckets()["Buckets"] == []
     assert "nothing of" in script("land").stderr
+    left = [stack["StackName"] for stack in cloudformation.describe_stacks()["Stacks"]]
+    assert left == [FOREIGN]
+    assert not Path(f"{calls}.unowned").exists()
 
 
 def test_a_wrong_secret_is_refused_by_the_gateway(project, aws):
@@ -233,6 +261,82 @@ def test_without_the_word_aws_nothing_is_launched_or_landed(project, aws):
     assert boto3.client("cloudformation").describe_stacks()["Stacks"] == []
 
 
+# -- several orchestrators in an account ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "taken"),
+    [
+        ({"orchestrator": "ours"}, ["ours"]),
+        ({"orchestrator": "mlops", "is_original": True}, ["nobody"]),
+        ({}, ["another", "nobody", "ours"]),  # the sandbox
+    ],
+)
+def test_only_ones_own_pipelines_are_destroyed(monkeypatch, tmp_path, place, taken):
+    from clients import stacks
+    from clients.target import Target
+    from common.errors import TargetError
+
+    for key, value in ACCOUNT.items():
+        monkeypatch.setenv(key, value)
+    with mock_aws():
+        cloudformation = boto3.client("cloudformation")
+        names = {o: f"mlops-pipeline-{o}-byompipelinerealtimecustom-codepipeline"
+                 for o in ("another", "nobody", "ours")}  # fmt: skip
+        for owner, name in names.items():
+            tags = owned_by(None if owner == "nobody" else owner)
+            cloudformation.create_stack(StackName=name, TemplateBody=QUEUE, Tags=tags)
+        cloudformation.create_stack(StackName="no-pipeline", TemplateBody=QUEUE)
+        here = Target("https://x/", "b", boto3.Session(), **place)
+        assert sorted(stacks.find(here, None)) == [names[owner] for owner in taken]
+        for owner, name in names.items():
+            payload = tmp_path / f"{owner}.json"
+            body = {"pipeline_type": "byom_realtime_custom", "model_name": owner}
+            payload.write_text(json.dumps(body))
+            if owner in taken:
+                assert name in stacks.find(here, payload)
+            else:
+                maker = "somebody else" if owner == "nobody" else f"the orchestrator {owner}"
+                with pytest.raises(TargetError, match=f"{name} was made by {maker}"):
+                    stacks.find(here, payload)
+
+
+@pytest.fixture
+def sniped(monkeypatch):
+    """A session in whose S3 every bucket there is belongs to another account."""
+
+    def answer(request, **_):
+        owner = request.headers.get("x-amz-expected-bucket-owner", THEIRS)
+        status = 200 if owner in (THEIRS, THEIRS.encode()) else 403
+        return AWSResponse(request.url, status, {}, MockRawResponse(b""))
+
+    for key, value in ACCOUNT.items():
+        monkeypatch.setenv(key, value)
+    session = boto3.Session()
+    session.events.register("before-send.s3", answer)
+    with mock_aws():
+        yield session
+
+
+THEIRS = "999999999999"
+
+
+def test_a_bucket_of_another_account_is_never_given_our_code_or_model(sniped):
+    """Their names can be guessed: whoever makes them first would be sent both."""
+    import launch
+    import upload
+    from clients.target import Target
+    from common.errors import TargetError
+
+    with pytest.raises(TargetError, match="is another account's") as caught:
+        launch.code_bucket(sniped)
+    assert "STACK=" in caught.value.remedy
+    place = Target("https://x/", "pulsar-assets", sniped, account="123456789012")
+    with pytest.raises(TargetError, match="403") as caught:
+        upload.uploaded_hash(place)
+    assert "own account" in caught.value.remedy
+
+
 # -- the original as a guest's host ---------------------------------------------------
 
 ORIGINAL_OUTPUTS = {
@@ -246,7 +350,8 @@ def test_the_originals_outputs_are_understood(monkeypatch):
     from clients import target
 
     monkeypatch.delenv("ORCHESTRATOR_URL", raising=False)
-    place = target._from_outputs(ORIGINAL_OUTPUTS, boto3.Session(region_name="us-east-1"), "mlops")
+    session = boto3.Session(region_name="us-east-1")
+    place = target._from_outputs(ORIGINAL_OUTPUTS, session, "mlops", "123456789012")
     assert place.url == "https://x.execute-api.us-east-1.amazonaws.com/prod/"
     assert place.bucket == "mlops-assets"
     assert place.is_original

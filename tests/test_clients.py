@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from conftest import IMAGE, ROOT
 
+from orchestrator import pipelines
+
 PAYLOAD = "payloads/pulsar-realtime.json"
 # Every file directly in scripts/ is a command; setup.py runs before there is anything to run with.
 COMMANDS = sorted({path.stem for path in (ROOT / "scripts").glob("*.py")} - {"setup"})
@@ -189,15 +191,19 @@ def test_destroy_lists_what_goes_and_leaves_nothing(project, sandbox, archive):
     payload = sandbox.payload("gone", model_artifact_location="gone.tar.gz")
     sandbox.wait(sandbox.provision(payload))
     (project.folder / "gone.json").write_text(json.dumps(payload))
+    s3, stack = sandbox.client("s3"), pipelines.stack_of(payload["pipeline_type"], "gone")
+    folder = f"mlops_provisioned_pipelines/{stack}"
+    others = f"{folder}-2/1/model.tar.gz"
+    s3.put_object(Bucket=sandbox.bucket, Key=others, Body=b"")
     listed = project.script("destroy", "--dry-run", "gone.json").stdout
+    assert s3.list_objects_v2(Bucket=sandbox.bucket, Prefix=f"{folder}/")["KeyCount"] == 1
     assert "AWS::SageMaker::Endpoint gone" in listed
     assert "s3://pulsar-assets/mlops_provisioned_pipelines/" in listed
     assert project.script("status", "gone.json").returncode == 0
     assert project.script("destroy", "gone.json").returncode == 0
     assert project.script("status", "gone.json").returncode == 1
-    prefix = "mlops_provisioned_pipelines/mlops-pipeline-gone"
-    left = sandbox.client("s3").list_objects_v2(Bucket=sandbox.bucket, Prefix=prefix)
-    assert left["KeyCount"] == 0
+    left = s3.list_objects_v2(Bucket=sandbox.bucket, Prefix=folder)["Contents"]
+    assert [item["Key"] for item in left] == [others]
     assert project.script("destroy", "gone.json").returncode == 0  # again, for nothing
 
 

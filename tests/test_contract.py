@@ -291,6 +291,26 @@ def test_a_location_that_leads_elsewhere_is_refused(location):
         validate(REALTIME | {"data_capture_location": location})
 
 
+KEY = "arn:aws:kms:us-east-1:123456789012:"
+
+
+@pytest.mark.parametrize("key", ["", f"{KEY}key/1234-abcd", f"{KEY}alias/pulsar",
+                                 KEY.replace("aws:", "aws-cn:", 1) + "key/1"])  # fmt: skip
+def test_a_kms_key_is_taken_by_its_arn(key):
+    assert validate(REALTIME | {"kms_key_arn": key}).values["kms_key_arn"] == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["1234-abcd", "alias/pulsar", KEY, f"{KEY}key/", f"{KEY}key/a b", f" {KEY}key/1",
+     f"{KEY}key/1 ", f"{KEY}grant/1", KEY.replace(":kms:", ":s3:") + "key/1",
+     KEY.replace("123456789012", "1234") + "key/1"],
+)  # fmt: skip
+def test_what_is_no_arn_of_a_kms_key_is_refused_by_name(key):
+    with pytest.raises(BadRequest, match="kms_key_arn must be a KMS key's ARN"):
+        validate(REALTIME | {"kms_key_arn": key})
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (

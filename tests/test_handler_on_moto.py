@@ -39,6 +39,9 @@ def aws(monkeypatch):
         "HANDLER_ARN": "arn:aws:lambda:us-east-1:123456789012:function:handler",
         "API_URL": "https://api.example/prod/",
         "CFN_ROLE_ARN": "arn:aws:iam::123456789012:role/cloudformation",
+        "ACCOUNT_ID": "123456789012",
+        "ORCHESTRATOR": "ours",
+        "LOG_RETENTION_DAYS": "30",
     }.items():
         monkeypatch.setenv(key, value)
     forget_clients = environment.client.cache_clear
@@ -101,6 +104,52 @@ def test_a_changed_object_under_the_same_key_is_a_new_version(aws):
     assert aws.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"two"
 
 
+def copies(s3) -> set[str]:
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="mlops_provisioned_pipelines/")
+    return {item["Key"] for item in listed.get("Contents", [])}
+
+
+@pytest.mark.parametrize("refused", ["create_stack", "update_stack"])
+def test_a_request_that_fails_takes_no_copy_away(aws, monkeypatch, refused):
+    """It may be the copy that runs, or another request's: two equal ones share it."""
+
+    def refuse(**_):
+        raise ClientError({"Error": {"Code": "Throttling", "Message": "not now"},
+                           "ResponseMetadata": {"HTTPStatusCode": 400}}, refused)  # fmt: skip
+
+    if refused == "update_stack":
+        assert post("/provisionpipeline", BODY)[0] == 200
+        aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"two")
+    before = copies(aws)
+    monkeypatch.setattr(environment.client("cloudformation"), refused, refuse)
+    assert post("/provisionpipeline", BODY)[0] == 400
+    assert copies(aws) > before
+    monkeypatch.undo()
+    there = copies(aws)
+    assert post("/provisionpipeline", BODY | {"inference_instance": "nothing"})[0] == 400
+    assert copies(aws) == there
+
+
+def test_capture_without_the_key_that_was_asked_is_a_failure(aws, monkeypatch):
+    sagemaker = environment.client("sagemaker")
+    describe = sagemaker.describe_endpoint_config
+
+    def without_key(**request) -> dict:
+        config = describe(**request)
+        del config["DataCaptureConfig"]["KmsKeyId"]
+        return config
+
+    key = "arn:aws:kms:us-east-1:123456789012:key/1"
+    pipeline_id = post("/provisionpipeline", BODY | {"kms_key_arn": key})[1]["pipeline_id"]
+    asked = {"pipeline_id": pipeline_id}
+    state = post("/pipelinestatus", asked)[1]["stageStates"][1]["latestExecution"]["status"]
+    assert state == "Succeeded"
+    monkeypatch.setattr(sagemaker, "describe_endpoint_config", without_key)
+    action = post("/pipelinestatus", asked)[1]["stageStates"][1]["actionStates"][0]
+    message = action["latestExecution"]["errorDetails"]["message"]
+    assert message == f"DataCaptureConfig.KmsKeyId is None, not {key!r}."
+
+
 def test_a_missing_model_leaves_no_stack(aws):
     status, answer = post("/provisionpipeline", BODY | {"model_artifact_location": "no.tar.gz"})
     assert status == 400
@@ -159,6 +208,94 @@ def test_a_configuration_that_fails_is_told_to_the_topic(aws, monkeypatch):
     assert answers[0]["statusCode"] == 400
     message = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
     assert "Pipeline type not supported" in message
+
+
+def test_every_request_to_s3_says_whose_bucket_it_must_be(aws):
+    asked = []
+
+    def note(model, params, **_) -> None:
+        owners = {k: v for k, v in params["headers"].items() if "expected-bucket-owner" in k}
+        asked.append((model.name, owners))
+
+    environment.client("s3").meta.events.register("before-call.s3", note)
+    assert post("/provisionpipeline", BODY)[0] == 200
+    aws.put_object(Bucket=BUCKET, Key="mlops-config.json", Body=json.dumps(BODY))
+    handler(s3_event("mlops-config.json"), None)
+    assert {name for name, _ in asked} == {"HeadBucket", "HeadObject", "CopyObject", "GetObject"}
+    for name, owners in asked:
+        expected = {"x-amz-expected-bucket-owner": "123456789012"}
+        if name == "CopyObject":
+            expected["x-amz-source-expected-bucket-owner"] = "123456789012"
+        assert owners == expected, name
+
+
+def test_a_bucket_that_is_not_ours_is_a_bad_request(aws, monkeypatch):
+    def refuse(**_):
+        raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadBucket")
+
+    monkeypatch.setattr(environment.client("s3"), "head_bucket", refuse)
+    status, answer = post("/provisionpipeline", BODY)
+    assert status == 400
+    assert "data_capture_location: the orchestrator may not use" in answer["detailedMessage"]
+
+
+# -- several orchestrators in an account ----------------------------------------------
+
+
+def test_a_pipeline_carries_its_orchestrators_name(aws):
+    post("/provisionpipeline", BODY)
+    aws.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"two")
+    assert "already provisioned" in post("/provisionpipeline", BODY)[1]["message"]
+    stack = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+    assert {"Key": "orchestrator", "Value": "ours"} in stack["Tags"]
+
+
+@pytest.mark.parametrize("tags", [[{"Key": "orchestrator", "Value": "another"}], []])
+def test_a_pipeline_of_another_orchestrator_is_left_alone(aws, tags):
+    """Two orchestrators of an account would give a model of the same name the same stack."""
+    cloudformation = boto3.client("cloudformation")
+    template = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
+    made = cloudformation.create_stack(StackName=STACK, TemplateBody=template, Tags=tags)
+    inference = {"payload": "1", "content_type": "text/csv"}
+    for path, body in [
+        ("/provisionpipeline", BODY),
+        ("/pipelinestatus", {"pipeline_id": STACK}),
+        (f"/pipelines/{STACK}/inference", inference),
+    ]:
+        status, answer = post(path, body)
+        assert status == 400
+        maker = "the orchestrator another" if tags else "somebody else"
+        assert f"{STACK} was made by {maker}" in answer["detailedMessage"]
+    assert cloudformation.get_template(StackName=STACK)["TemplateBody"] == json.loads(template)
+    assert tell_of(made["StackId"], "CREATE_COMPLETE") == {"told": None}
+
+
+def tell_of(stack_id: str, status: str) -> dict:
+    """What EventBridge calls the handler with when a stack has come to rest."""
+    detail = {"stack-id": stack_id, "status-details": {"status": status}}
+    return handler({"source": "aws.cloudformation", "detail": detail}, None)
+
+
+@pytest.mark.parametrize("state", ["CREATE_COMPLETE", "CREATE_FAILED", "UPDATE_COMPLETE"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_log_of_an_endpoint_is_given_an_end(aws, state, is_there):
+    """Whether SageMaker has made the log group already or not, and of a failed one too."""
+    logs = boto3.client("logs")
+    pipeline_id = post("/provisionpipeline", BODY)[1]["pipeline_id"]
+    endpoint = boto3.client("sagemaker").list_endpoints()["Endpoints"][0]["EndpointName"]
+    group = f"/aws/sagemaker/Endpoints/{endpoint}"
+    if is_there:
+        logs.create_log_group(logGroupName=group)
+    assert tell_of(pipeline_id, state)["told"].startswith(f"Pipeline {STACK}")
+    groups = logs.describe_log_groups()["logGroups"]
+    assert [(g["logGroupName"], g["retentionInDays"]) for g in groups] == [(group, 30)]
+
+
+def test_a_deleted_pipeline_gets_no_new_log(aws):
+    pipeline_id = post("/provisionpipeline", BODY)[1]["pipeline_id"]
+    boto3.client("cloudformation").delete_stack(StackName=STACK)
+    assert "was deleted" in tell_of(pipeline_id, "DELETE_COMPLETE")["told"]
+    assert boto3.client("logs").describe_log_groups()["logGroups"] == []
 
 
 # -- jobs, as custom resources of a stack ---------------------------------------------

@@ -103,7 +103,17 @@ def test_every_file_says_what_it_is_for(module):
 
 @pytest.mark.parametrize(
     "module",
-    ["handler", "contract", "provision", "status", "artifacts", "cloudformation", "jobs", "news"],
+    [
+        "handler",
+        "contract",
+        "provision",
+        "status",
+        "artifacts",
+        "cloudformation",
+        "jobs",
+        "news",
+        "logs",
+    ],
 )
 def test_the_core_names_no_pipeline_type(module):
     words = (ROOT / "orchestrator" / f"{module}.py").read_text()

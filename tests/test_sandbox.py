@@ -228,7 +228,9 @@ def test_the_aws_cli_looks_at_what_runs(sandbox, endpoint):
         described["EndpointConfigName"],
     )
     model = config["ProductionVariants"][0]["ModelName"]
-    container = aws("sagemaker", "describe-model", "--model-name", model)["PrimaryContainer"]
+    described = aws("sagemaker", "describe-model", "--model-name", model)
+    assert described["EnableNetworkIsolation"] is True
+    container = described["PrimaryContainer"]
     assert container["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
     assert container["Environment"]["SAGEMAKER_SUBMIT_DIRECTORY"] == "/opt/ml/model/code"
     aws("sagemaker", "wait", "endpoint-in-service", "--endpoint-name", endpoint)

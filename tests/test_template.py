@@ -4,6 +4,7 @@ Nothing here reaches AWS: cfn-lint knows the schemas, moto stands for the servic
 """
 
 import fnmatch
+import hashlib
 import json
 import subprocess
 import sys
@@ -113,6 +114,35 @@ def test_every_method_asks_for_iam_authorisation(template):
     assert {method["Properties"]["HttpMethod"] for method in methods} == {"POST"}
 
 
+def test_new_routes_make_a_new_deployment(template):
+    """A deployment under an old name would keep the old routes, however it is deployed."""
+    resources = template["Resources"]
+    routes = {
+        name: resource
+        for name, resource in resources.items()
+        if resource["Type"].removeprefix("AWS::ApiGateway::") in ("RestApi", "Resource", "Method")
+    }
+    digest = hashlib.sha256(json.dumps(routes, sort_keys=True).encode()).hexdigest()[:8]
+    [name] = [n for n, r in resources.items() if r["Type"] == "AWS::ApiGateway::Deployment"]
+    assert name == f"ApiDeployment{digest}", "the routes have changed: rename the deployment"
+    methods = {n for n, r in routes.items() if r["Type"] == "AWS::ApiGateway::Method"}
+    assert set(resources[name]["DependsOn"]) == methods
+    assert resources["ApiStage"]["Properties"]["DeploymentId"] == {"Ref": name}
+
+
+def test_old_versions_expire_and_current_ones_never(template):
+    """A current version may be what an endpoint serves."""
+    properties = template["Resources"]["AssetsBucket"]["Properties"]
+    rules = properties["LifecycleConfiguration"]["Rules"]
+    assert all(rule["Status"] == "Enabled" and "Prefix" not in rule for rule in rules)
+    said = {key: value for rule in rules for key, value in rule.items()}
+    assert said.keys() == {
+        "Id", "Status", "AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration",
+        "ExpiredObjectDeleteMarker",
+    }  # fmt: skip
+    assert said["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+
+
 def test_the_bucket_is_versioned_encrypted_private_and_tls_only(template):
     properties = template["Resources"]["AssetsBucket"]["Properties"]
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
@@ -149,6 +179,7 @@ INDIRECT = {
     "logs:CreateLogStream": "Lambda writes the log",
     "logs:PutLogEvents": "Lambda writes the log",
     "iam:PassRole": "CreateStack and UpdateStack hand a role over",
+    "cloudformation:TagResource": "CreateStack names whose a stack is",
     "kms:Decrypt": "publishing to an encrypted topic",
     "kms:GenerateDataKey*": "publishing to an encrypted topic",
 }
@@ -245,6 +276,61 @@ def test_cloudformations_role_allows_what_plans_need_and_nothing_else(template):
         "iam:PassRole",
         "lambda:InvokeFunction",
     }
+
+
+def may(template: dict, role: str, action: str, key: str) -> bool:
+    """Whether a role may do something with a key of the assets bucket."""
+    effects = set()
+    for statement in statements(template, role):
+        resource = statement["Resource"]
+        named = resource.get("Fn::Sub", "") if isinstance(resource, dict) else ""
+        bucket, _, pattern = named.partition("/")
+        if "-assets-" not in bucket and "AssetsBucket" not in bucket:
+            continue
+        if action in statement["Action"] and fnmatch.fnmatchcase(key, pattern):
+            effects.add(statement["Effect"])
+    return effects == {"Allow"}
+
+
+def test_a_models_code_can_neither_provision_nor_change_a_model(template):
+    bucket = template["Resources"]["AssetsBucket"]["Properties"]
+    [told] = bucket["NotificationConfiguration"]["LambdaConfigurations"]
+    [rule] = told["Filter"]["S3Key"]["Rules"]
+    assert rule["Name"] == "prefix"
+    for key in (rule["Value"], rule["Value"] + ".2", "mlops_provisioned_pipelines/a/1/m.tar.gz"):
+        assert not may(template, "SageMakerRole", "s3:PutObject", key)
+    assert may(template, "SageMakerRole", "s3:PutObject", "pulsar/datacapture/a.jsonl")
+    assert may(template, "SageMakerRole", "s3:GetObject", "mlops_provisioned_pipelines/a/1/m")
+
+
+def test_a_client_uploads_and_sweeps_but_overwrites_no_deployed_model(template):
+    copy = "mlops_provisioned_pipelines/a/1/model.tar.gz"
+    assert may(template, "ClientPolicy", "s3:PutObject", "model.tar.gz")
+    assert may(template, "ClientPolicy", "s3:DeleteObject", copy)
+    assert not may(template, "ClientPolicy", "s3:PutObject", copy)
+    assert not may(template, "ClientPolicy", "s3:DeleteObject", "model.tar.gz")
+
+
+@pytest.mark.parametrize("role", ["HandlerRole", "ClientPolicy"])
+def test_stacks_are_made_and_changed_under_the_orchestrators_own_name_only(template, role):
+    keys = {
+        "cloudformation:CreateStack": "aws:RequestTag/orchestrator",
+        "cloudformation:UpdateStack": "aws:ResourceTag/orchestrator",
+        "cloudformation:DeleteStack": "aws:ResourceTag/orchestrator",
+    }
+    for statement in statements(template, role):
+        actions = statement["Action"]
+        for action in keys.keys() & ({actions} if isinstance(actions, str) else set(actions)):
+            own = {keys[action]: {"Ref": "AWS::StackName"}}
+            assert statement["Condition"] == {"StringEquals": own}, action
+    variables = template["Resources"]["Handler"]["Properties"]["Environment"]["Variables"]
+    assert variables["ORCHESTRATOR"] == {"Ref": "AWS::StackName"}
+
+
+def test_a_model_reaches_nobody(template):
+    for body in PLANS.values():
+        properties = plan(body)[1]["Resources"]["Model"]["Properties"]
+        assert properties["EnableNetworkIsolation"] is True
 
 
 # AWS takes no resource here.

@@ -48,6 +48,8 @@ def plan(request: Request, site: Site, model_data_url: str, image: str) -> dict:
                 "Properties": {
                     "ExecutionRoleArn": site.sagemaker_role_arn,
                     "PrimaryContainer": container,
+                    # A model is somebody's code: it answers, and reaches nobody.
+                    "EnableNetworkIsolation": True,
                     "Tags": [{"Key": "model_name", "Value": name}],
                 },
             },

@@ -30,6 +30,7 @@ from orchestrator.sandbox.children import Child, ChildFailed, Kept
 from orchestrator.sandbox.hosting import confinement
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
+    ACCOUNT,
     ASSETS_BUCKET,
     HANDLER,
     REGION,
@@ -122,6 +123,7 @@ async def run(
         "SAGEMAKER_ROLE_ARN": ROLE,
         "HANDLER_ARN": HANDLER,
         "API_URL": f"{url}{STAGE}/",
+        "ACCOUNT_ID": ACCOUNT,
     }
     from orchestrator.sandbox import server
 

@@ -35,6 +35,8 @@ def explained() -> Iterator[None]:
 def _remedy(code: str, message: str) -> str:
     if "Expired" in code or "InvalidClientTokenId" in code or "UnrecognizedClient" in code:
         return "your credentials are no longer valid: aws sso login, or aws configure"
+    if code == "403":  # S3, of a HEAD: without words
+        return "ask for the permission; a bucket must be of the orchestrator's own account"
     if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
         return "ask for the permission that the message names"
     if code == "ResourceLimitExceeded" or "limit" in message.lower():

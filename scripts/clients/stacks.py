@@ -9,22 +9,48 @@ from clients.payloads import load_payload, pipeline_of
 from clients.target import Target
 from common.errors import TargetError
 from orchestrator import artifacts
+from orchestrator.cloudformation import owner_of
 from orchestrator.contract import STACK_PREFIX
 
 DELETE_SECONDS = 900
 
 
 def find(target: Target, payload: Path | None) -> list[str]:
-    """Names of the stacks to delete."""
+    """Names of the stacks to delete: the target's own, of an account that may have others'.
+
+    TargetError when a payload's pipeline is another orchestrator's.
+    """
+    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
+    there = {stack["StackName"]: stack for page in pages for stack in page["Stacks"]}
     if payload:
         pipeline = pipeline_of(load_payload(payload, target.bucket), payload)
         deployed = pipeline.removesuffix("-codepipeline")  # a second stack, of the original
-        return [deployed, pipeline] if target.is_original else [pipeline]
-    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
-    names = [stack["StackName"] for page in pages for stack in page["Stacks"]]
+        wanted = [deployed, pipeline] if target.is_original else [pipeline]
+        for name in wanted:
+            if name in there and not _is_own(target, there[name]):
+                raise _not_own(name, owner_of(there[name]))
+        return wanted
+    mine = [
+        name
+        for name, stack in there.items()
+        if name.startswith(STACK_PREFIX + "-") and _is_own(target, stack)
+    ]
     # The original deploys with a role that lives in the …-codepipeline stack: that goes last.
-    mine = [name for name in names if name.startswith(STACK_PREFIX + "-")]
     return sorted(mine, key=lambda name: name.endswith("-codepipeline"))
+
+
+def _is_own(target: Target, stack: dict) -> bool:
+    """Ours carry their orchestrator's name. The original's carry none, so that of several originals
+    in an account nobody knows whose they are. In the sandbox there is one orchestrator."""
+    if target.orchestrator is None:
+        return True
+    return owner_of(stack) == (None if target.is_original else target.orchestrator)
+
+
+def _not_own(stack: str, owner: str | None) -> TargetError:
+    maker = f"the orchestrator {owner}" if owner else "somebody else"
+    remedy = f"STACK={owner} make destroy TARGET=aws" if owner else "delete it in the AWS console"
+    return TargetError(f"the stack {stack} was made by {maker}", remedy)
 
 
 def snapshots(target: Target, stack: str) -> list[str]:

@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 from clients import sandbox
 from clients.refusals import explained
 from common.errors import TargetError
+from orchestrator.environment import expect_owner
 
 STACK = "pulsar-orchestrator"  # the usual name of our stack on AWS
 API_OUTPUT = "PipelineOrchestrationLambdaRestApiEndpoint"
@@ -39,6 +40,8 @@ class Target:
     s3_url: str | None = None
     environment: dict[str, str] | None = None  # what `aws` needs beside the user's own
     is_original: bool = False  # AWS's deprecated orchestrator, not ours
+    account: str | None = None  # on AWS: whose the buckets must be
+    orchestrator: str | None = None  # on AWS: the name that its pipelines carry
 
     @property
     def region(self) -> str:
@@ -49,7 +52,10 @@ class Target:
             connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 5}
         )
         url = self.s3_url if service == "s3" else self.endpoint_url
-        return self.session.client(service, endpoint_url=url, config=config)
+        made = self.session.client(service, endpoint_url=url, config=config)
+        if service == "s3" and self.account:
+            expect_owner(made, self.account)
+        return made
 
 
 def name() -> str:
@@ -133,11 +139,15 @@ def _aws() -> Target:
                 f"there is no stack {stack} in {session.region_name}",
                 "make launch TARGET=aws, or STACK=<name of the orchestrator's stack>",
             ) from None
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0].get("Outputs", [])}
-    return _from_outputs(outputs, session, stack)
+    found = answer["Stacks"][0]
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}
+    account = found["StackId"].split(":")[4]
+    return _from_outputs(outputs, session, found["StackName"], account)
 
 
-def _from_outputs(outputs: dict[str, str], session: boto3.Session, stack: str) -> Target:
+def _from_outputs(
+    outputs: dict[str, str], session: boto3.Session, stack: str, account: str
+) -> Target:
     """Ours and the original's outputs differ in a suffix, and in how they name the bucket."""
     url = next((v for k, v in outputs.items() if k.startswith(API_OUTPUT)), None)
     bucket = outputs.get("AssetsBucket", "")
@@ -150,6 +160,8 @@ def _from_outputs(outputs: dict[str, str], session: boto3.Session, stack: str) -
         session,
         environment={},
         is_original="BlueprintsBucket" in outputs,
+        account=account,
+        orchestrator=stack,
     )
 
 

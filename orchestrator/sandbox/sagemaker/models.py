@@ -22,7 +22,7 @@ class Models:
 
     @honours(
         "ModelName", "ExecutionRoleArn", "Tags", "PrimaryContainer.Image",
-        "PrimaryContainer.ModelDataUrl", "PrimaryContainer.Environment",
+        "PrimaryContainer.ModelDataUrl", "PrimaryContainer.Environment", "EnableNetworkIsolation",
     )  # fmt: skip
     def create_model(self, request: dict) -> dict:
         name = request["ModelName"]
@@ -45,7 +45,7 @@ class Models:
     @honours("ModelName")
     def describe_model(self, request: dict) -> dict:
         row = found(self._state, TABLE, KIND, WORDS, request["ModelName"])
-        kept = ("PrimaryContainer", "ExecutionRoleArn")
+        kept = ("PrimaryContainer", "ExecutionRoleArn", "EnableNetworkIsolation")
         return _summary(row) | {key: row["request"][key] for key in kept if key in row["request"]}
 
     @honours(*listing.FILTERS)
