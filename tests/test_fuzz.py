@@ -7,14 +7,17 @@ with many more inputs.
 import io
 import json
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import given
+from defusedxml import ElementTree
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.sandbox.cloudformation import template as templates
+from orchestrator.sandbox.errors import AwsError
 from scoring import inference
 
 ROWS = [[140.56, 55.68, -0.23, -0.7, 3.2, 19.11, 7.98, 74.24], [1, 2.5, 3, 4, 5, 6, 7, 1e-3]]
@@ -98,6 +101,94 @@ def test_the_orchestrator_refuses_any_body_with_its_reason(sandbox, path, splice
     status, text = sandbox.post(path, body.decode(errors="replace") if noise is None else noise)
     assert status == 400, text
     assert json.loads(text)["message"]
+
+
+# Text as people and programs send it: odd characters, paths, and nearly right values.
+ODD = st.text(max_size=30) | st.text("aZ0-_./:\\\x00\x01\ud800\xe9\u202e ", max_size=80)
+KEYS = ("model_name", "endpoint_name", "data_capture_location", "inference_instance",
+        "model_artifact_location", "model_framework", "kms_key_arn")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def existing(sandbox, archive) -> dict:
+    """A payload that would be carried out."""
+    sandbox.upload(archive, "fuzz.tar.gz")
+    return sandbox.payload("fuzz", model_artifact_location="fuzz.tar.gz")
+
+
+@pytest.mark.fuzz
+@settings(max_examples=max(50, settings().max_examples // 50))
+@given(st.dictionaries(st.sampled_from(KEYS), st.tuples(ODD, st.floats(0, 1)), max_size=2))
+def test_any_value_is_carried_out_or_refused(sandbox, existing, values):
+    """What is accepted is a pipeline, whose status can be read and which can be deleted."""
+    payload = dict(existing)
+    for key, (text, place) in values.items():
+        valid = payload.get(key, "")
+        cut = int(place * len(valid))
+        payload[key] = valid[:cut] + text + valid[cut:]
+    status, text = sandbox.post("/provisionpipeline", payload)
+    assert status in (200, 400), text
+    if status == 400:
+        assert json.loads(text)["detailedMessage"]
+        return
+    pipeline = json.loads(text)["pipeline_id"]
+    status, text = sandbox.post("/pipelinestatus", {"pipeline_id": pipeline})
+    assert status == 200, text
+    sandbox.client("cloudformation").delete_stack(StackName=pipeline)
+    assert sandbox.client("cloudformation").describe_stacks()["Stacks"] is not None
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | ODD,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["Resources", "Type", "Properties", "DependsOn", "Ref", "Fn::GetAtt", "A"])
+        | ODD, inner, max_size=4,
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@pytest.mark.fuzz
+@given(JSONS, st.none() | JSONS)
+def test_any_template_is_ordered_or_refused(value, properties):
+    resource = {"Type": "AWS::SageMaker::Model", "Properties": value}
+    candidates = [value, {"Resources": value}, {"Resources": {"A": resource, "B": properties}}]
+    for candidate in candidates:
+        try:
+            template = templates.parse(json.dumps(candidate))
+            templates.check(template, lambda type_: type_ == "AWS::SageMaker::Model")
+        except AwsError as error:
+            assert error.status == 400
+            continue
+        assert sorted(templates.in_order(template)) == sorted(template["Resources"])
+
+
+@pytest.mark.fuzz
+@given(
+    st.sampled_from(["DescribeStacks", "ListStackResources", "DescribeStackEvents", "DeleteStack"]),
+    ODD, ODD,
+)  # fmt: skip
+def test_any_name_asked_of_cloudformation_is_answered(sandbox, operation, name, more):
+    form = {"Action": operation, "Version": "2010-05-15", "StackName": name, more: "x"}
+    body = urlencode(form, errors="surrogatepass").encode()
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, text = sandbox.send("cloudformation", "POST", "/", body, headers)
+    assert 200 <= status < 500, text
+    ElementTree.fromstring(text)
+
+
+@pytest.mark.fuzz
+@given(
+    st.sampled_from(["DescribeEndpoint", "DescribeModel", "CreateModel", "ListEndpoints"]), JSONS
+)
+def test_anything_asked_of_sagemaker_is_answered(sandbox, operation, value):
+    headers = {"X-Amz-Target": f"SageMaker.{operation}",
+               "Content-Type": "application/x-amz-json-1.1"}  # fmt: skip
+    name = operation.removeprefix("Describe").removeprefix("Create") + "Name"
+    for body in (value, {name: value}):
+        status, text = sandbox.send("sagemaker", "POST", "/", json.dumps(body).encode(), headers)
+        assert 200 <= status < 500, text
+        json.loads(text)
 
 
 @pytest.mark.fuzz
