@@ -130,9 +130,10 @@ class Line:
 class Child:
     """A process of the sandbox's, held by its line."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """The first message is waited for; ChildFailed when there is none."""
+    def __init__(self, connection: socket.socket, path: str) -> None:
+        """The first message is waited for; ChildFailed when there is none. `path` is the line's."""
         self._connection = connection
+        self._path = os.path.abspath(path)
         self._buffer = b""
         self._lock = threading.RLock()
         self.about: dict = {}
@@ -159,7 +160,7 @@ class Child:
         except OSError:
             connection.close()
             raise
-        return cls(connection)
+        return cls(connection, path)
 
     @property
     def alive(self) -> bool:
@@ -210,6 +211,7 @@ class Child:
                 return
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+            _remove_sockets(self._path)  # it may not have come to that itself
             self.ended = True
             self._connection.close()
             if self._death is not None:
@@ -280,6 +282,13 @@ def environment() -> dict[str, str]:
     return {key: os.environ[key] for key in kept if key in os.environ} | {"PYTHONUNBUFFERED": "1"}
 
 
+def _remove_sockets(line: str) -> None:
+    """Those of a process that is no more: its line, and where an endpoint is asked."""
+    for suffix in (".line", ".sock"):
+        with contextlib.suppress(OSError):
+            os.unlink(line.removesuffix(".line") + suffix)
+
+
 def adopt(name: str) -> Child | None:
     """Take over the process whose line is `run/<name>.line`; None when there is none.
 
@@ -289,7 +298,7 @@ def adopt(name: str) -> Child | None:
     try:
         child = Child.connect(str(path))
     except (OSError, ChildFailed):
-        path.unlink(missing_ok=True)
+        _remove_sockets(str(path))
         return None
     if child.about.get("code") == code_version():
         return child
