@@ -41,20 +41,19 @@ def settle(weed: Seaweed) -> None:
 async def keep(weed: Seaweed, up: asyncio.Event, data: Path) -> None:
     """Start SeaweedFS again whenever it dies, and after the disk was full: its database takes no
     write any more once one has failed."""
-    was_full = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         free = shutil.disk_usage(data).free
-        was_full = was_full or free < SPARE_BYTES
-        if was_full and free > 2 * SPARE_BYTES:
-            was_full = False
-            log.warning("the disk has room again")
+        weed.was_full = weed.was_full or free < SPARE_BYTES
+        if weed.was_full and free > 2 * SPARE_BYTES:
+            log.warning("the disk has room again, and SeaweedFS is stopped")
             up.clear()
             await asyncio.to_thread(weed.stop)
+            weed.was_full = False
         if weed.alive:
             continue
         up.clear()
-        log.warning("SeaweedFS died; it is started again")
+        log.warning("SeaweedFS is started again")
         try:
             weed.begin()
             await asyncio.to_thread(settle, weed)

@@ -64,6 +64,7 @@ class Seaweed:
         self._secret = secret
         self._signer = Gate(self._access_key, secret, REGION)
         self.ports: dict[str, int] = {}
+        self.was_full = False  # the disk, since it was started
 
     @property
     def pid(self) -> int:
