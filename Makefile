@@ -154,9 +154,9 @@ bench: train
 	@python scripts/dev/bench.py $(SECTION)
 
 .PHONY: soak
-## load and faults for SECONDS=60: deploys and kill -9 at full rate, nothing wrong, nothing lost
-soak: $(VENV)/ready-dev-$(IMAGE)
-	@SECONDS=$(or $(SECONDS),60) python -m pytest -n0 -m "" -s -k killed_under_load tests/test_sandbox.py
+## torture for SECONDS=60: kills, full disks, jumping clocks, hostile clients (SEED=7: these again)
+soak: setup
+	@python scripts/dev/torture.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fuzz
 ## any input at all, EXAMPLES=10000 for each parser, server and unpacker: a 4xx, never a crash

@@ -305,6 +305,63 @@ def test_a_disk_without_room_and_one_that_is_read_only_are_one_line(project, dis
     assert "Read-only file system" in refused(project, read_only / "sandbox")
 
 
+@contextlib.contextmanager
+def ballast(folder: Path):
+    """Nothing more can be written on this disk."""
+    filler = folder / "ballast"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    yield
+    filler.unlink()
+
+
+@pytest.fixture
+def tight(project, disk):
+    """A sandbox on a small disk, with an endpoint."""
+    from conftest import Sandbox
+    from test_sandbox import deploy
+
+    sandbox = Sandbox(project, disk("size=48m") / "sandbox")
+    try:
+        assert deploy(sandbox, "tight", "one")[0] == "Succeeded"
+        yield sandbox
+    finally:
+        sandbox.project.script("sandbox", "down")
+
+
+def test_whatever_writes_on_a_full_disk_is_told_so_and_works_when_there_is_room(tight):
+    writes = {
+        "put": lambda s3, key: s3.put_object(Bucket=tight.bucket, Key=key, Body=key * 100),
+        "parts": lambda s3, key: s3.create_multipart_upload(Bucket=tight.bucket, Key=key),
+        "delete": lambda s3, key: s3.delete_object(Bucket=tight.bucket, Key="old" + key[-1]),
+    }
+    s3 = tight.client("s3")
+    for number in range(10):
+        s3.put_object(Bucket=tight.bucket, Key=f"old{number}", Body=b"1")
+    with ballast(tight.folder.parent):
+        for number in range(60):
+            for write in writes.values():
+                with contextlib.suppress(BotoCoreError):
+                    try:
+                        write(s3, f"new{number}")
+                    except ClientError as error:
+                        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+    patient = tight.client("s3", config=PATIENT)
+    for write in writes.values():
+        write(patient, "afterwards0")
+    assert patient.get_object(Bucket=tight.bucket, Key="afterwards0")["Body"].read()
+
+
+def test_a_start_on_a_full_disk_fails_and_leaves_those_alone_who_still_answer(tight):
+    os.kill(tight.pid, signal.SIGKILL)
+    with ballast(tight.folder.parent):
+        assert "is full" in refused(tight.project, tight.folder)
+        assert tight.invoke("tight", "1")["Body"].read() == b"one"
+    tight.start()
+    assert tight.invoke("tight", "1")["Body"].read() == b"one"
+
+
 def test_a_folder_of_the_old_kind_is_told_apart_and_left_as_it_is(project, tmp_path):
     folder = tmp_path / "sandbox"
     old = folder / "s3" / "pulsar-assets" / "model.tar.gz"

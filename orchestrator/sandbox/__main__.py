@@ -16,6 +16,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 import time
@@ -35,6 +36,7 @@ from orchestrator.sandbox.places import (
     HANDLER,
     REGION,
     ROLE,
+    SPARE_BYTES,
     STAGE,
     NotOurs,
     Places,
@@ -65,6 +67,10 @@ def main() -> None:
         places.make()
         lock = open(places.folder / "lock", "w")  # held until the process ends, however it ends
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever still answers is left to it: a sandbox that fails later takes them along.
+        if shutil.disk_usage(places.folder).free < SPARE_BYTES:
+            where = places.folder
+            sys.exit(f"The disk of {where} is full. Next: free some space, then make sandbox")
         os.chdir(places.folder)
         keys = load_credentials(places)
         state = State(places.folder / "state.db")

@@ -25,6 +25,7 @@ ACCOUNT = "000000000000"
 STAGE = "/prod"  # of the orchestrator's API
 ASSETS_BUCKET = "pulsar-assets"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
+SPARE_BYTES = 1 << 20  # must fit on the disk for a start
 HANDLER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orchestrator"
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import sys
+import sqlite3
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,8 +124,7 @@ class Sandbox:
             answer = refusal(service, error, headers.get("content-type", ""))
         except Exception as error:
             log.exception("a request could not be answered")
-            message = f"The sandbox could not do it: {error}"
-            answer = refusal(service, AwsError("InternalFailure", message, 500))
+            answer = refusal(service, _failure(error))
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
@@ -198,3 +198,11 @@ async def serve(sandbox: Sandbox) -> asyncio.Task:
     serving = await web.start(sandbox, [listener], drain_seconds=65, idle_seconds=86400)
     os.rename(place, CONTROL)
     return serving
+
+
+def _failure(error: Exception) -> AwsError:
+    """What a request is told that was right, and yet could not be carried out."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        message = "The disk is full. Free some space, and send the request again."
+        return AwsError("ServiceUnavailable", message, 503)
+    return AwsError("InternalFailure", f"The sandbox could not do it: {error}", 500)

@@ -276,7 +276,7 @@ class StoreGate:
         headers |= more
         where = (request.bucket, request.key, request.query)
         async with self._in_turn(request.writes, method, *where, headers, body) as reply:
-            if method == "PUT" and reply.status >= 500:
+            if method not in ("GET", "HEAD") and reply.status >= 500:
                 self._check_disk()
             extra = {}
             version = re.search(r"\?versionId=([^&]+)", headers.get("x-amz-copy-source", ""))
@@ -300,7 +300,7 @@ class StoreGate:
         return fetch
 
     def _check_disk(self) -> None:
-        if shutil.disk_usage(self._data).free < FULL_BYTES:
+        if self._weed.was_full or shutil.disk_usage(self._data).free < FULL_BYTES:
             message = "The disk is full. Free some space, and send the request again."
             raise S3Error("ServiceUnavailable", message, 503)
 

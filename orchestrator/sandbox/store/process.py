@@ -7,6 +7,7 @@ that dies is started again, while callers wait.
 import asyncio
 import logging
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from setproctitle import setproctitle
 from orchestrator.sandbox import web
 from orchestrator.sandbox.children import ChildFailed, Line
 from orchestrator.sandbox.gate import Gate
-from orchestrator.sandbox.places import REGION, Places, load_credentials
+from orchestrator.sandbox.places import REGION, SPARE_BYTES, Places, load_credentials
 from orchestrator.sandbox.store.proof import ways_in
 from orchestrator.sandbox.store.seaweed import Seaweed
 
@@ -37,14 +38,22 @@ def settle(weed: Seaweed) -> None:
     log.info("SeaweedFS is process %d; no other way into it is open", weed.pid)
 
 
-async def keep(weed: Seaweed, up: asyncio.Event) -> None:
-    """Start SeaweedFS again whenever it dies."""
+async def keep(weed: Seaweed, up: asyncio.Event, data: Path) -> None:
+    """Start SeaweedFS again whenever it dies, and after the disk was full: its database takes no
+    write any more once one has failed."""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
+        free = shutil.disk_usage(data).free
+        weed.was_full = weed.was_full or free < SPARE_BYTES
+        if weed.was_full and free > 2 * SPARE_BYTES:
+            log.warning("the disk has room again, and SeaweedFS is stopped")
+            up.clear()
+            await asyncio.to_thread(weed.stop)
+            weed.was_full = False
         if weed.alive:
             continue
         up.clear()
-        log.warning("SeaweedFS died; it is started again")
+        log.warning("SeaweedFS is started again")
         try:
             weed.begin()
             await asyncio.to_thread(settle, weed)
@@ -60,12 +69,13 @@ async def serve(weed: Seaweed, places: Places, line: Line, listener: socket.sock
 
     up = asyncio.Event()
     gate = Gate(*load_credentials(places), REGION)
-    store = StoreGate(gate, weed, places.folder / "store" / "data", up)
+    data = places.folder / "store" / "data"
+    store = StoreGate(gate, weed, data, up)
     await asyncio.to_thread(settle, weed)
     up.set()
     serving = await web.start(store, [listener], drain_seconds=10)
     line.tell(ready=True)
-    keeping = asyncio.create_task(keep(weed, up))
+    keeping = asyncio.create_task(keep(weed, up, data))
     await serving
     keeping.cancel()
     await store.close()

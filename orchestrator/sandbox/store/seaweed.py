@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from orchestrator.sandbox.children import ROOT, ChildFailed
 from orchestrator.sandbox.gate import ALGORITHM, Gate, Scope, canonical_request
-from orchestrator.sandbox.places import REGION, write_json, write_secret
+from orchestrator.sandbox.places import REGION, SPARE_BYTES, write_json, write_secret
 
 log = logging.getLogger("store")
 
@@ -33,7 +33,6 @@ PARTS = ("volume", "master", "filer", "s3", "msg_broker", "msg_agent", "admin", 
 GRPC = 10_000  # the admin's worker dials its port + 10000, whatever the option says
 ATTEMPTS = 3  # with other ports, when somebody was quicker
 START_SECONDS, STOP_SECONDS = 30, 8  # on a full disk it does not heed SIGTERM at all
-SPARE_BYTES = 1 << 20  # must fit on the disk for a start
 # A bucket has volumes of its own; the usual limit, by the disk's size, allows a few dozen buckets.
 VOLUMES = 10_000
 # The names of objects in one LevelDB: its usual eight take 70 MB more.
@@ -65,6 +64,7 @@ class Seaweed:
         self._secret = secret
         self._signer = Gate(self._access_key, secret, REGION)
         self.ports: dict[str, int] = {}
+        self.was_full = False  # the disk, since it was started
 
     @property
     def pid(self) -> int:
