@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import socket
-import sys
 import sqlite3
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
