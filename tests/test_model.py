@@ -103,8 +103,8 @@ def test_blocks_are_contiguous_and_cover_the_file_once():
 @pytest.mark.parametrize("name", sorted(estimators.ESTIMATORS))
 def test_every_estimator_of_params_yaml_learns(name):
     params = load_params()["train"]
-    features = RNG.normal(size=(400, 8))
-    classes = (features[:, 0] + 0.3 * RNG.normal(size=400) > 1).astype(int)
+    features = RNG.normal(size=(1500, 8))
+    classes = (features[:, 0] + 0.3 * RNG.normal(size=1500) > 1).astype(int)
     fitted = estimators.fit(estimators.build(params, name), features, classes)
     probability = fitted.predict_proba(features)[:, 1]
     assert probability[classes == 1].mean() > probability[classes == 0].mean() + 0.2

@@ -67,13 +67,14 @@ class Nursery:
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 
     def _listen(self, process: subprocess.Popen) -> None:
-        for line in process.stdout:
-            number, exit_code = json.loads(line)
-            with self._news:
-                self._begun.add(number)
-                if exit_code is not None:
-                    self._ended[number] = exit_code
-                self._news.notify_all()
+        with process.stdout as lines:
+            for line in lines:
+                number, exit_code = json.loads(line)
+                with self._news:
+                    self._begun.add(number)
+                    if exit_code is not None:
+                        self._ended[number] = exit_code
+                    self._news.notify_all()
         process.wait()
         with self._news:
             self._news.notify_all()

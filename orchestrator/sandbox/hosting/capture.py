@@ -106,10 +106,10 @@ class Capture:
         self._path, self._hour = self._spool / (name + OPEN), int(now // 3600)
         self._file = open(self._path, "ab", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)  # until we are done, or dead
-        self._opened, self._bytes = now, 0
+        self._opened, self._bytes = time.monotonic(), 0  # the time of day may jump
 
     def flush_if_due(self) -> None:
-        if self._file is not None and time.time() - self._opened >= FLUSH_SECONDS:
+        if self._file is not None and time.monotonic() - self._opened >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:

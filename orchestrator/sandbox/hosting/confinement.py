@@ -83,7 +83,9 @@ def confine(
     libc = ctypes.CDLL(None, use_errno=True)
     _drop_capabilities(libc)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(ROOT / "orchestrator")}
+    # Where Python looks, but for the checkout: that has the user's data, too.
+    python = {*sys.path, sys.prefix, sys.base_prefix, sys.exec_prefix} - {"", str(ROOT)}
+    python = {os.path.realpath(path) for path in (*python, ROOT / "orchestrator")}
     readable = dict.fromkeys((*SYSTEM, *python), READ)
     _landlock(libc, {**readable, os.devnull: ON_FILES, **rules})
     _no_network(libc)

@@ -66,6 +66,8 @@ class Fleet:
         for route in (self._places.folder / "run" / "routes").iterdir():
             row, child = rows.get(route.name), running.pop(_process_of(route), None)
             if child is None:
+                if row is None or row["status"] == "Failed":
+                    route.unlink()
                 continue
             if row and child.about.get("config") == row["config"] and row["status"] != "Failed":
                 log.info("endpoint %s is still process %d", route.name, child.pid)
@@ -97,8 +99,7 @@ class Fleet:
             stop.start()
         for stop in stops:
             stop.join()
-        for name in self._children:
-            self._places.route(name).unlink(missing_ok=True)
+        # Routes stay: a request that comes first after the next start waits for the process.
         self._nursery.close()
 
     # -- the keeper --------------------------------------------------------------------
@@ -162,6 +163,8 @@ class Fleet:
             elif status == "Updating":
                 self._write(row, status="InService", next_config=None, reason=reason)
             else:
+                if not isinstance(error, ChildFailed):  # no death: there was no room for it, say
+                    self._crashes[endpoint].pop()
                 log.warning("endpoint %s does not start: %s", endpoint, reason)
                 self._closing.wait(0.5)
             return

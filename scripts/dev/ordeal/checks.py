@@ -172,10 +172,9 @@ class Checks:
 
     def files(self) -> list[str]:
         folder, wrong = self._arena.folder, []
-        names = Counter(path.suffix or path.name for path in (folder / "run").iterdir())
-        endpoints = len(self._pipelines)
-        wanted = Counter({".line": endpoints + 1 + max(1, (os.cpu_count() or 1) // 2)})
-        wanted.update({".sock": endpoints + 1, "routes": 1})
+        names = Counter(path.name.partition("-")[0] for path in (folder / "run").iterdir())
+        wanted = Counter({"endpoint": len(self._pipelines), "store": 1, "routes": 1})
+        wanted.update({"front": max(1, (os.cpu_count() or 1) // 2), "control.sock": 1})
         if names != wanted:
             wrong.append(f"files: in run/ are {dict(names)}, not {dict(wanted)}")
         routes = {path.name for path in (folder / "run" / "routes").iterdir()}
