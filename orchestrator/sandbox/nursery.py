@@ -76,6 +76,8 @@ class Nursery:
                         self._ended[number] = exit_code
                     self._news.notify_all()
         process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
         with self._news:
             self._news.notify_all()
 
