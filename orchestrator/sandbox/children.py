@@ -15,7 +15,6 @@ is limited to some 100 bytes.
 
 import array
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -27,8 +26,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
+
+from orchestrator.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class ChildFailed(Exception):
     """A process could not be started, in its own words."""
-
-
-@cache
-def code_version() -> str:
-    """A hash of the orchestrator's sources: what a process was started from."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 # -- in the process -------------------------------------------------------------------

@@ -215,7 +215,9 @@ def main(job: dict, environment: dict[str, str]) -> int:
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox endpoint {job['endpoint']} {job['folder']}")
     os.chdir(job["folder"])
-    about = {key: job[key] for key in ("endpoint", "config", "variant", "socket")}
+    about = {
+        key: job.get(key) for key in ("endpoint", "config", "variant", "socket", "image", "command")
+    }
     line = Line(job["line"], {"kind": "endpoint"} | about)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(job["socket"])
