@@ -75,7 +75,7 @@ fetch: setup
 .PHONY: evaluate
 ## scores, plots and evaluation/report.html
 evaluate: setup
-	@dvc repro evaluate
+	@dvc repro report
 
 .PHONY: package
 ## models/model.tar.gz, if the gate lets the model through
@@ -84,7 +84,7 @@ package: train
 .PHONY: report
 ## print the scores as a table
 report: setup
-	@python scripts/evaluate.py --show
+	@python scripts/report.py --show
 
 .PHONY: upload
 ## aws s3 cp model.tar.gz to the assets bucket

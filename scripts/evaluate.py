@@ -2,11 +2,11 @@
 
     python scripts/evaluate.py            # or: dvc metrics show; dvc plots show
 
-Writes evaluation/metrics.json, the data of DVC's plots in evaluation/plots, and
-evaluation/report.html, one self-contained page. Everything is fitted, and the decision
-threshold chosen, inside the training folds. The contiguous blocks of the unshuffled file
-are the harsher test: half of HTRU2's pulsars share a pointing with another, which a random
-split cannot keep apart.
+Writes evaluation/metrics.json, the folds' scores for the release gate, the hold-out with its
+probabilities, and the data of the plots. Everything is fitted, and the decision threshold
+chosen, inside the training folds. The contiguous blocks of the unshuffled file are the
+harsher test: half of HTRU2's pulsars share a pointing with another, which a random split
+cannot keep apart. What people look at is made of this by scripts/report.py.
 """
 
 import argparse
@@ -19,35 +19,25 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from candidates.htru2 import FEATURES, load
-from common import ROOT
+from candidates.htru2 import FEATURES, LABEL, load
 from common.errors import run
 from common.files import (
     CANDIDATES,
     CARD,
     FOLDS,
+    HOLDOUT,
     JOBLIB,
     METRICS,
     PLOTS,
     PREPARED,
-    REPORT,
     read_json,
     write_atomically,
     write_json,
 )
-from common.output import print_json, say
+from common.output import say
 from common.params import load_params
-from learning import report
 from learning.estimators import build
 from learning.scores import block_splits, bootstrap, decisions, ranking, score_folds, summary
-
-# Lyon et al. 2016, MNRAS 459, 1104, table for HTRU 2; no threshold-free figures are given.
-LYON = {
-    "GH-VFDT": {"recall": 0.829, "precision": 0.899, "f1": 0.862, "g_mean": 0.907, "fpr": 0.008},
-    "best G-mean (MLP)": {
-        "recall": 0.913, "precision": 0.650, "f1": 0.752, "g_mean": 0.931, "fpr": 0.050,
-    },
-}  # fmt: skip
 
 
 def write_plots(classes, probability, threshold: float, importance: pd.DataFrame) -> None:
@@ -74,48 +64,10 @@ def write_plots(classes, probability, threshold: float, importance: pd.DataFrame
     write_atomically(PLOTS / "importance.csv", importance.to_csv(index=False))
 
 
-def published(metrics: dict) -> dict:
-    """The paper's rows, where they can be compared: never beside simulated data."""
-    return {} if metrics["data"]["simulated"] else LYON
-
-
-def show(metrics: dict) -> None:
-    """The table a person wants to see."""
-    say("")
-    if metrics["data"]["simulated"]:
-        say("SIMULATED DATA: these scores say nothing about real candidates")
-    columns = ["recall", "precision", "f1", "g_mean", "fpr", "roc_auc", "average_precision"]
-    titles = ["recall", "precis.", "F1", "G-mean", "FPR", "ROC-AUC", "av.prec."]
-    say(f"{'':34}" + "".join(f"{title:>9}" for title in titles))
-    rows = {
-        f"hold-out, {metrics['holdout']['pulsars']} pulsars": metrics["holdout"],
-        "cross-validation": metrics["cross_validation"]["mean"],
-        "contiguous blocks": metrics["blocks"]["mean"],
-        "original model, RF(10), cross-val.": metrics["baseline"]["mean"],
-    }
-    rows |= {f"Lyon et al. 2016, {name}": row for name, row in published(metrics).items()}
-    for title, row in rows.items():
-        cells = "".join(f"{row[key]:9.3f}" if key in row else f"{'-':>9}" for key in columns)
-        say(f"{title:34}{cells}")
-    best = metrics["cross_validation"]["mean"]
-    say(
-        f"best G-mean, at its own threshold: {best['best_g_mean']:.3f} "
-        f"(FPR {best['fpr_at_best_g_mean']:.3f})"
-    )
-    say("")
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    parser.add_argument("--show", action="store_true", help="only print what was measured last")
-    arguments = parser.parse_args()
-    if arguments.show:
-        metrics = read_json(METRICS, "make train")
-        print_json(metrics) if arguments.json else show(metrics)
-        return 0
+    ).parse_args()
     all_params = load_params()
     params, train_params = all_params["evaluate"], all_params["train"]
     card = read_json(CARD, "make train")
@@ -172,14 +124,14 @@ def main() -> int:
         },
     )
     write_plots(test_classes, probability, threshold, importances)
-    write_atomically(
-        REPORT,
-        report.page(metrics, published(metrics), test, test_classes, probability, importances),
+    held_out = pd.DataFrame(test, columns=FEATURES)
+    held_out[LABEL], held_out["probability"] = test_classes, probability
+    write_atomically(HOLDOUT, held_out.to_csv(index=False))
+    best = metrics["cross_validation"]["mean"]
+    kind = "SIMULATED data" if card["data"]["simulated"] else card["data"]["source"]
+    say(
+        f"evaluate: average precision {best['average_precision']:.3f} in cross-validation on {kind}"
     )
-    show(metrics)
-    say(f"evaluate: {REPORT.relative_to(ROOT)} has the plots and the candidates it gets wrong")
-    if arguments.json:
-        print_json(metrics)
     return 0
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from candidates import htru2
-from common.errors import BadData, UserError, run
+from common.errors import BadData, BadParams, UserError, run
 from common.files import CANDIDATES, SOURCE, write_atomically, write_json
 from common.output import say
 from common.params import load_params
@@ -112,10 +112,11 @@ def from_homes() -> np.ndarray | None:
 def simulated(params: dict) -> np.ndarray:
     pulsars = params["simulated_pulsars"]
     others = params["simulated_candidates"] - pulsars
-    if pulsars < 100 or others < 100:
-        raise UserError(
-            "at least 100 simulated pulsars and 100 others are needed",
-            "raise data.simulated_candidates or data.simulated_pulsars in params.yaml",
+    if others < 100:
+        raise BadParams(
+            f"params.yaml: data.simulated_pulsars is {pulsars} of {params['simulated_candidates']} "
+            "data.simulated_candidates; 100 of them must be noise",
+            "raise data.simulated_candidates, or lower data.simulated_pulsars",
         )
     from candidates import (
         simulator,  # takes a while, and every `make` asks this script whether it is stale

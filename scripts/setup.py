@@ -4,7 +4,8 @@
     python scripts/setup.py .venv requirements-dev.txt --add         # into one that is there
 
 uv installs, as it stands in the lock; where it cannot (an index or a certificate that only pip
-knows), pip does. Either way every package is checked against its hash.
+knows), pip does. Either way every package is checked against its hash, and so is what builds the few
+that have no wheel, which the lock names: nothing is fetched beside it.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 LOCK = ROOT / "requirements.txt"
+# Wheels alone, but for the packages that the lock names with --no-binary. Those are built by the lock's
+# own setuptools: a build in isolation would fetch what nothing has hashed.
+OPTIONS = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-build-isolation")
 # What the verbs import first: Python compiles it now, on every core, and once for all also where
 # PYTHONDONTWRITEBYTECODE is set.
 IMPORTED = {
@@ -76,17 +80,15 @@ def install(folder: Path, lock: Path) -> bool:
     """Install a lock file, hash by hash: with uv, else with pip."""
     uv = folder / "bin" / "uv"
     if not uv.exists():
-        # Into an environment without a uv of its own, for its installation only.
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as alone:
-            alone.write(pin_of("uv"))
-            alone.flush()
-            pip(folder, Path(alone.name))
+        # What installs and what builds come first, into an environment that has neither.
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as first:
+            first.write(pin_of("uv", LOCK) + pin_of("setuptools", lock))
+            first.flush()
+            pip(folder, Path(first.name))
     if uv.exists():
         command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
         environment = os.environ | settings_of_pip(folder)
-        if not subprocess.run(
-            [*command, "--no-deps", "--require-hashes", "-r", lock], env=environment
-        ).returncode:
+        if not subprocess.run([*command, *OPTIONS, "-r", lock], env=environment).returncode:
             return True
         print("setup: uv could not; pip tries", file=sys.stderr)
     return pip(folder, lock)
@@ -94,13 +96,13 @@ def install(folder: Path, lock: Path) -> bool:
 
 def pip(folder: Path, lock: Path) -> bool:
     command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install"]
-    options = ["--quiet", "--no-deps", "--require-hashes", "-r", lock]
-    return subprocess.run([*command, *options]).returncode == 0
+    return subprocess.run([*command, "--quiet", *OPTIONS, "-r", lock]).returncode == 0
 
 
-def pin_of(name: str) -> str:
-    """A package's entry in the lock, with its hashes."""
-    return re.search(rf"^{name}==.*?(?=^\S|\Z)", LOCK.read_text(), re.M | re.S)[0]
+def pin_of(name: str, lock: Path) -> str:
+    """A package's entry in a lock, with its hashes; nothing when it has none."""
+    found = re.search(rf"^{name}==.*?(?=^\S|\Z)", lock.read_text(), re.M | re.S)
+    return found[0] if found else ""
 
 
 def settings_of_pip(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -707,6 +708,100 @@ def test_a_stale_status_file_does_not_stop_a_start(own_sandbox):
     assert own_sandbox.pid != os.getpid()
 
 
+def answers(sandbox, endpoint: str, expected: str) -> bool:
+    """Whether the endpoint is back: while it starts, it is not found."""
+    with contextlib.suppress(ClientError):
+        return answer_of(sandbox.invoke(endpoint, "1")) == expected
+    return False
+
+
+def own_checkout(project, folder):
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
+    return type(project)(folder, project.environment)
+
+
+def test_a_sandbox_of_old_code_is_started_again_and_its_endpoints_too(project, tmp_path):
+    from conftest import Sandbox
+
+    checkout = own_checkout(project, tmp_path / "checkout")
+    sandbox = Sandbox(checkout, tmp_path / "sandbox")
+    try:
+        deploy(sandbox, "aged", "one")
+        before = processes_of(sandbox.folder)
+        assert sandbox.project.script("sandbox", "up").stderr == ""
+        assert processes_of(sandbox.folder) == before
+        with open(checkout.folder / "orchestrator" / "news.py", "a") as file:
+            file.write("# changed\n")
+        again = sandbox.project.script("sandbox", "up")
+        assert again.returncode == 0, again.stderr + sandbox.log()
+        assert again.stderr.startswith("sandbox: the code changed; restarting\n")
+        until(lambda: answers(sandbox, "aged", "one"), what="the endpoint")
+        after = processes_of(sandbox.folder)
+        assert [kind for kind in before if set(before[kind]) & set(after[kind])] == []
+        status = json.loads((sandbox.folder / "status.json").read_text())
+        status["started_from"] |= {"scikit-learn": "0.1", "WEED": "/elsewhere"}
+        (sandbox.folder / "status.json").write_text(json.dumps(status))
+        again = sandbox.project.script("sandbox", "up")
+        assert again.stderr.startswith("sandbox: scikit-learn and WEED changed; restarting\n")
+        del status["started_from"]  # of a version that wrote nothing of the kind
+        (sandbox.folder / "status.json").write_text(
+            json.dumps(status | {"pid": processes_of(sandbox.folder)["server"][0]})
+        )
+        assert "the code and " in sandbox.project.script("sandbox", "up").stderr
+    finally:
+        sandbox.project.script("sandbox", "down")
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "run', "[1]", "{}", '{"state": 1}', "\0"])
+@pytest.mark.parametrize("name", ["status.json", "credentials.json"])
+def test_a_file_of_ours_that_is_damaged_is_one_line_with_the_way_out(
+    name, content, monkeypatch, tmp_path
+):
+    from clients import sandbox as client
+    from common.errors import TargetError
+    from orchestrator.sandbox.places import NotOurs, Places, load_credentials
+
+    status = {"state": "running", "url": "http://a:1", "s3_url": "http://a:2", "pid": 1}
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(client, "FOLDER", tmp_path)
+    monkeypatch.setattr(client, "_pids", lambda: [1])
+    for ask in (
+        (client.environment, client.status) if name == "status.json" else (client.environment,)
+    ):
+        with pytest.raises(TargetError, match=f"{name} is not as the sandbox wrote it") as error:
+            ask()
+        path = tmp_path / name
+        assert error.value.remedy == f"mv {path} {path}.old && make sandbox-down sandbox"
+    if name == "credentials.json":
+        with pytest.raises(NotOurs, match="holds no pair of keys") as error:
+            load_credentials(Places(tmp_path))
+        assert error.value.file == tmp_path / name
+        assert (tmp_path / name).read_text() == content
+
+
+def test_the_way_out_of_damaged_files_leads_back_to_a_sandbox_with_its_objects(own_sandbox):
+    sandbox = own_sandbox
+    sandbox.upload(b"1", "kept")
+    for name in ("status.json", "credentials.json"):
+        (sandbox.folder / name).write_text("")
+        failed = sandbox.project.script("status")
+        assert failed.returncode == 1 and "Traceback" not in failed.stderr
+        move, _, rest = failed.stderr.split("next: ")[1].strip().partition(" && ")
+        assert rest == "make sandbox-down sandbox"
+        subprocess.run(move.split(), check=True, cwd=sandbox.project.folder)
+        assert sandbox.project.script("sandbox", "down").returncode == 0
+        assert everything(sandbox.folder) == []
+        sandbox.start()
+        assert sandbox.client("s3").get_object(Bucket=sandbox.bucket, Key="kept")["Body"].read()
+    (sandbox.folder / "credentials.json").write_text("{}")
+    sandbox.project.script("sandbox", "down")
+    failed = sandbox.project.script("sandbox", "up")
+    assert failed.returncode == 1
+    file = sandbox.folder / "credentials.json"
+    assert f"holds no pair of keys.\n  next: mv {file} {file}.old && make sandbox" in failed.stderr
+
+
 def test_stopping_leaves_no_process_and_says_so(own_sandbox):
     deploy(own_sandbox, "ending", "one")
     assert len(processes_of(own_sandbox.folder)["endpoint"]) == 1
@@ -742,11 +837,7 @@ HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).se
 def test_a_custom_image_is_stood_for_by_a_command(project, tmp_path):
     from conftest import Sandbox
 
-    checkout = tmp_path / "checkout"
-    import shutil
-
-    shutil.copytree(project.folder, checkout, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
-    own = type(project)(checkout, project.environment)
+    own = own_checkout(project, tmp_path / "checkout")
     own.set_params({"sandbox": {"commands": {"registry/custom:1": "python server.py"}}})
     sandbox = Sandbox(own, tmp_path / "sandbox")
     try:
@@ -764,6 +855,20 @@ def test_a_custom_image_is_stood_for_by_a_command(project, tmp_path):
         assert state == "Failed"
         assert "sandbox.commands in params.yaml" in json.dumps(answer)
         assert answer_of(sandbox.invoke("custom", "still")) == "custom still"
+        deploy(sandbox, "plain", "one")
+        before = processes_of(sandbox.folder)
+        own.set_params({"sandbox": {"commands": {"registry/custom:1": "python -u server.py"}}})
+        with Traffic(sandbox, "plain") as traffic:
+            until(lambda: traffic.answers)
+            again = sandbox.project.script("sandbox", "up")
+            count = len(traffic.answers)
+            until(lambda: len(traffic.answers) > count + 20)
+        assert traffic.failures == []
+        assert again.stderr.startswith("sandbox: sandbox.commands changed; restarting\n")
+        until(lambda: answers(sandbox, "custom", "custom 1"), what="the endpoint")
+        after = processes_of(sandbox.folder)
+        assert len(set(before["endpoint"]) & set(after["endpoint"])) == 1
+        assert after["server"] != before["server"] and after["store"] == before["store"]
     finally:
         sandbox.project.script("sandbox", "down")
 

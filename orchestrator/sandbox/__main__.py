@@ -44,6 +44,7 @@ from orchestrator.sandbox.places import (
     write_json,
 )
 from orchestrator.sandbox.state import State, now
+from orchestrator.version import started_from
 
 log = logging.getLogger("sandbox")
 
@@ -58,6 +59,7 @@ def main() -> None:
     places = Places(Path(sys.argv[1]).resolve())
     ports = [int(number) for number in sys.argv[2:4]]
     commands = json.loads(os.environ.get("SANDBOX_COMMANDS", "{}"))
+    version = started_from(commands)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     logging.getLogger("botocore").setLevel(logging.WARNING)
@@ -79,7 +81,8 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")
     except NotOurs as error:
-        sys.exit(f"{error}. Next: mv {places.folder} {places.folder}.old && make sandbox")
+        away = error.file or places.folder
+        sys.exit(f"{error}. Next: mv {away} {away}.old && make sandbox")
     fronts, stores = children.adopt_all("front"), children.adopt_all("store")
     listeners = []
     for found, port, code in zip((fronts, stores), ports, (4, 5), strict=True):
@@ -87,7 +90,7 @@ def main() -> None:
         if listener is None:
             sys.exit(code)
         listeners.append(listener)
-    uvloop.run(run(places, keys, state, listeners, fronts, stores, commands))
+    uvloop.run(run(places, keys, state, listeners, fronts, stores, commands, version))
 
 
 def _listen(port: int) -> socket.socket | None:
@@ -105,7 +108,7 @@ def _listen(port: int) -> socket.socket | None:
 
 async def run(
     places: Places, keys: tuple[str, str], state: State, listeners: list[socket.socket],
-    fronts: list[Child], stores: list[Child], commands: dict[str, str],
+    fronts: list[Child], stores: list[Child], commands: dict[str, str], version: dict[str, str],
 ) -> None:  # fmt: skip
     """Everything from the first process started to the last one stopped."""
     url, s3_url = (f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
@@ -141,7 +144,8 @@ async def run(
         await asyncio.to_thread(sandbox.go_on)
         confined = confinement.in_force()
         where = {"url": url, "s3_url": s3_url, "pid": os.getpid(), "confined": confined}
-        write_json(places.status, {"state": "running", **where, "since": now()})
+        status = {"state": "running", **where, "since": now(), "started_from": version}
+        write_json(places.status, status)
         _say_what_is_confined(confined)
         await serving
     except ChildFailed as error:

@@ -16,7 +16,6 @@ processes are: the path of a Unix socket is limited to some 100 bytes.
 
 import array
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -29,10 +28,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from orchestrator.sandbox.places import Places
+from orchestrator.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +45,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class ChildFailed(Exception):
     """A process could not be started, in its own words."""
-
-
-@cache
-def code_version() -> str:
-    """A hash of the orchestrator's sources: what a process was started from."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 # -- in the process -------------------------------------------------------------------

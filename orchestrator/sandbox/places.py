@@ -1,7 +1,7 @@
 """Where things are in the sandbox's folder, and who the sandbox is on AWS.
 
     credentials.json   the one pair of keys that opens everything
-    status.json        what `scripts/sandbox.py` reads: state, addresses, pid
+    status.json        what `scripts/sandbox.py` reads: state, addresses, pid, what it was started from
     state.db           stacks, models, endpoints (state.py)
     store/             the object store's files and keys
     models/<name>/     what a model's archive holds
@@ -30,7 +30,14 @@ HANDLER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orchestrator"
 
 
 class NotOurs(Exception):
-    """What is in the folder is of another version of the sandbox; it is left as it is."""
+    """What is in the folder is not the sandbox's, or of another version of it; it is left as it is.
+
+    `file` is what has to go, where the rest may stay.
+    """
+
+    def __init__(self, what: str, file: Path | None = None) -> None:
+        super().__init__(what)
+        self.file = file
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,25 @@ class Places:
 
 
 def load_credentials(places: Places) -> tuple[str, str]:
-    """Access key and secret, made at the first start and kept, readable by the owner only."""
-    if not places.credentials.exists():
+    """Access key and secret, made at the first start and kept, readable by the owner only.
+
+    NotOurs for a file that holds no such pair: it is never overwritten.
+    """
+    path = places.credentials
+    if not path.exists():
         key = f"SANDBOX{secrets.token_hex(6).upper()}"
         pair = {"access_key": key, "secret": secrets.token_urlsafe(30)}
-        write_json(places.credentials, pair)
-    pair = json.loads(places.credentials.read_text())
-    return pair["access_key"], pair["secret"]
+        write_json(path, pair)
+    try:
+        found = json.loads(path.read_text())
+        pair = found["access_key"], found["secret"]
+    except OSError as error:
+        raise NotOurs(f"{path} cannot be read: {error.strerror}", path) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pair = None, None
+    if not all(isinstance(word, str) and word for word in pair):
+        raise NotOurs(f"{path} holds no pair of keys", path)
+    return pair
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -4,8 +4,10 @@ The state folder (.sandbox, or SANDBOX_DIR) holds everything the sandbox knows; 
 asks for a port.
 """
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -18,6 +20,7 @@ from common import ROOT
 from common.errors import TargetError
 from common.output import say
 from common.params import load_params
+from orchestrator.version import COMMANDS, started_from
 
 FOLDER = Path(os.environ.get("SANDBOX_DIR", ROOT / ".sandbox")).resolve()
 USUAL_PORTS = (8790, 8791)  # the sandbox, S3
@@ -29,33 +32,64 @@ STOP_SECONDS = 80
 
 def status() -> dict:
     """What status.json says, corrected for a process that is no longer there."""
-    try:
-        status = json.loads((FOLDER / "status.json").read_text())
-    except FileNotFoundError:
+    if not (FOLDER / "status.json").exists():
         return {"state": "never started"}
-    if status["state"] == "running" and not _is_running(status["pid"]):
+    status = _read("status.json", ("state", "url", "s3_url"))
+    if status["state"] == "running" and status.get("pid") not in _pids():
         status["state"] = "dead"
     return status
 
 
-def _is_running(pid: int) -> bool:
-    """Whether the pid is a living sandbox of this folder, and not some other process."""
+def _read(name: str, keys: tuple[str, ...]) -> dict:
+    """A file of the sandbox's, which holds texts under these keys; TargetError for any other."""
+    path = FOLDER / name
+    wrong = "something else is in it"
     try:
-        command = subprocess.run(
-            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
-        ).stdout
-    except FileNotFoundError:  # no ps: trust the pid
-        command = f"orchestrator.sandbox {FOLDER}" if Path(f"/proc/{pid}").exists() else ""
-    return f"orchestrator.sandbox {FOLDER}" in command
+        found = json.loads(path.read_text())
+        if all(isinstance(found[key], str) for key in keys):
+            return found
+    except OSError as error:
+        wrong = error.strerror
+    except ValueError:
+        wrong = "it is empty, cut or no JSON"
+    except (KeyError, TypeError, RecursionError):
+        pass
+    shown = shlex.quote(_shown(name))
+    away = f"mv {shown} {shown}.old && " if path.exists() else ""
+    raise TargetError(
+        f"{path} is not as the sandbox wrote it: {wrong}", f"{away}make sandbox-down sandbox"
+    )
+
+
+def _pids() -> list[int]:
+    """The living sandboxes of this folder, also one that no status.json tells of."""
+    command = ["ps", "-ww", "-eo", "pid=,args="]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    except FileNotFoundError:  # a small container of Linux
+        listing = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                listing.append(f"{path.parent.name} {path.read_text().replace(chr(0), ' ')}")
+    ours = f" -m orchestrator.sandbox {FOLDER} "
+    return [int(line.split()[0]) for line in listing if ours in line]
 
 
 def up() -> dict:
-    """Start the sandbox when it is not running; its status."""
+    """Start the sandbox when it is not running, and again when it runs what is no longer wished;
+    its status."""
     before = status()
+    commands = load_params()["sandbox"]["commands"]
     if before["state"] == "running":
-        return before
+        wished, found = started_from(commands), before.get("started_from")
+        found = found if isinstance(found, dict) else {}
+        changed = [name for name in wished if found.get(name) != wished[name]]
+        if not changed:
+            return before
+        say(f"sandbox: {' and '.join(changed)} changed; restarting")
+        # Killed, it leaves its endpoints answering for the next one to take over.
+        _end(signal.SIGKILL if changed == [COMMANDS] else signal.SIGTERM)
     ports = _ports(before)
-    commands = json.dumps(load_params()["sandbox"]["commands"])
     # None of the user's own settings and secrets: models are somebody's code.
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
     try:
@@ -69,7 +103,7 @@ def up() -> dict:
     with output as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.sandbox", str(FOLDER), *map(str, ports)],
-            cwd=ROOT, env=kept | {"SANDBOX_COMMANDS": commands},
+            cwd=ROOT, env=kept | {"SANDBOX_COMMANDS": json.dumps(commands)},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
@@ -135,16 +169,25 @@ def _free(usual: int) -> int:
 
 def down() -> dict:
     """Stop the sandbox and wait for its end; nothing is lost."""
-    now = status()
-    if now["state"] == "running":
-        os.kill(now["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while _is_running(now["pid"]):
-            if time.monotonic() > deadline:
-                os.kill(now["pid"], signal.SIGKILL)
-            time.sleep(0.05)
+    if _end(signal.SIGTERM):
         say("sandbox: stopped; its state stays in " + _shown(""))
     return status()
+
+
+def _end(how: signal.Signals) -> bool:
+    """End what runs and wait until it has; whether anything ran."""
+    deadline = time.monotonic() + STOP_SECONDS
+    running = _pids()
+    for pid in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
+    while pids := _pids():
+        if time.monotonic() > deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return bool(running)
 
 
 def environment() -> dict[str, str]:
@@ -152,7 +195,7 @@ def environment() -> dict[str, str]:
     now = status()
     if now["state"] != "running":
         raise TargetError(f"the sandbox is not running ({now['state']})", "make sandbox")
-    pair = json.loads((FOLDER / "credentials.json").read_text())
+    pair = _read("credentials.json", ("access_key", "secret"))
     return {
         "AWS_ENDPOINT_URL": now["url"],
         "AWS_ENDPOINT_URL_S3": now["s3_url"],

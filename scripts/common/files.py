@@ -26,12 +26,14 @@ EVALUATION = ROOT / "evaluation"
 METRICS = EVALUATION / "metrics.json"
 FOLDS = EVALUATION / "folds.json"
 PLOTS = EVALUATION / "plots"
+HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with their probabilities
+
+# report
 REPORT = EVALUATION / "report.html"
 
 # package
 INFERENCE = ROOT / "scripts" / "scoring" / "inference.py"  # goes into it
 ARCHIVE = MODELS / "model.tar.gz"
-RELEASED = MODELS / "released.json"  # the folds' scores of the model that was uploaded last
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -3,7 +3,8 @@
     python scripts/dev/lock.py
 
 One lock per SageMaker image, alike but for scikit-learn and what it drags along, one for the
-development tools that fits beside either, and two for environments apart.
+development tools that fits beside either, and two for environments apart. Wheels alone, but for the
+packages that the requirements name with --no-binary.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from common import ROOT
 from common.errors import UserError, run
+from common.files import write_atomically
 from common.output import say
 from orchestrator.images import DEFAULT_IMAGE, SKLEARN_IMAGES
 
@@ -28,6 +30,8 @@ OPTIONS = [
     "--generate-hashes",
     "--no-header",
     "--no-annotate",
+    "--only-binary",
+    ":all:",
     "--quiet",
 ]
 
@@ -60,6 +64,10 @@ def resolve(
         command += OPTIONS + (["--universal"] if universal else [])
         if subprocess.run(command, cwd=ROOT).returncode:
             raise UserError(f"{source} cannot be resolved", "read what uv said above")
+    # uv reads these lines, and would write them so that pip takes them back.
+    lines = (ROOT / source).read_text().splitlines()
+    built = [line.partition(" #")[0].rstrip() for line in lines if line.startswith("--no-binary")]
+    write_atomically(ROOT / lock, "\n".join([*built, (ROOT / lock).read_text()]))
     say(f"lock: {lock}")
 
 

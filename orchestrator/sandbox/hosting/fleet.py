@@ -69,7 +69,14 @@ class Fleet:
                 if row is None or row["status"] == "Failed":
                     route.unlink()
                 continue
-            if row and child.about.get("config") == row["config"] and row["status"] != "Failed":
+            about = child.about
+            as_wished = about.get("command") == self._commands.get(about.get("image"))
+            if (
+                row
+                and about.get("config") == row["config"]
+                and row["status"] != "Failed"
+                and as_wished
+            ):
                 log.info("endpoint %s is still process %d", route.name, child.pid)
                 self._children[route.name] = child
             else:

@@ -157,8 +157,8 @@ def main(job: dict, environment: dict[str, str]) -> int:
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox endpoint {job['endpoint']} {job['folder']}")
     os.chdir(job["folder"])
-    about = {key: job[key] for key in ("endpoint", "config", "variant")}
-    line = Line(job["name"], {"kind": "endpoint"} | about)
+    told = ("endpoint", "config", "variant", "image", "command")
+    line = Line(job["name"], {"kind": "endpoint"} | {key: job.get(key) for key in told})
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(socket_of(job["name"]))
     listener.listen(1024)

@@ -10,7 +10,7 @@ from common.output import say
 from measure import load, servers
 from measure.place import DEFAULT, Place, command, sandbox
 
-STAGES = ("prepare", "train", "evaluate", "package")
+STAGES = ("prepare", "train", "evaluate", "report", "package")
 
 
 def measure(place: Place) -> dict[tuple, float]:

@@ -1,0 +1,94 @@
+"""Show what the model is worth: a table of its scores, and evaluation/report.html.
+
+    python scripts/report.py            # from what scripts/evaluate.py measured
+    python scripts/report.py --show     # the table alone; --json: the metrics
+
+The report is one self-contained page: scores, plots, and the candidates the model gets wrong.
+"""
+
+import argparse
+
+import pandas as pd
+
+from candidates.htru2 import FEATURES, LABEL
+from common import ROOT
+from common.errors import run
+from common.files import HOLDOUT, METRICS, PLOTS, REPORT, read_json, write_atomically
+from common.output import print_json, say
+
+# Lyon et al. 2016, MNRAS 459, 1104, table for HTRU 2; no threshold-free figures are given.
+LYON = {
+    "GH-VFDT": {"recall": 0.829, "precision": 0.899, "f1": 0.862, "g_mean": 0.907, "fpr": 0.008},
+    "best G-mean (MLP)": {
+        "recall": 0.913, "precision": 0.650, "f1": 0.752, "g_mean": 0.931, "fpr": 0.050,
+    },
+}  # fmt: skip
+
+
+def published(metrics: dict) -> dict:
+    """The paper's rows, where they can be compared: never beside simulated data."""
+    return {} if metrics["data"]["simulated"] else LYON
+
+
+def show(metrics: dict) -> None:
+    """The table a person wants to see."""
+    say("")
+    if metrics["data"]["simulated"]:
+        say("SIMULATED DATA: these scores say nothing about real candidates")
+    columns = ["recall", "precision", "f1", "g_mean", "fpr", "roc_auc", "average_precision"]
+    titles = ["recall", "precis.", "F1", "G-mean", "FPR", "ROC-AUC", "av.prec."]
+    say(f"{'':34}" + "".join(f"{title:>9}" for title in titles))
+    rows = {
+        f"hold-out, {metrics['holdout']['pulsars']} pulsars": metrics["holdout"],
+        "cross-validation": metrics["cross_validation"]["mean"],
+        "contiguous blocks": metrics["blocks"]["mean"],
+        "original model, RF(10), cross-val.": metrics["baseline"]["mean"],
+    }
+    rows |= {f"Lyon et al. 2016, {name}": row for name, row in published(metrics).items()}
+    for title, row in rows.items():
+        cells = "".join(f"{row[key]:9.3f}" if key in row else f"{'-':>9}" for key in columns)
+        say(f"{title:34}{cells}")
+    best = metrics["cross_validation"]["mean"]
+    say(
+        f"best G-mean, at its own threshold: {best['best_g_mean']:.3f} "
+        f"(FPR {best['fpr_at_best_g_mean']:.3f})"
+    )
+    say("")
+
+
+def page(metrics: dict) -> str:
+    """The report, from the hold-out's probabilities and the importances."""
+    from learning import report  # matplotlib takes a while, and the table does without
+
+    held_out = pd.read_csv(HOLDOUT, float_precision="round_trip")
+    return report.page(
+        metrics,
+        published(metrics),
+        held_out[FEATURES].to_numpy(),
+        held_out[LABEL].to_numpy(),
+        held_out["probability"].to_numpy(),
+        pd.read_csv(PLOTS / "importance.csv", float_precision="round_trip"),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument("--show", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    metrics = read_json(METRICS, "make evaluate")
+    if not arguments.show:
+        write_atomically(REPORT, page(metrics))
+    if arguments.json:
+        print_json(metrics)
+    else:
+        show(metrics)
+    if not arguments.show:
+        say(f"report: {REPORT.relative_to(ROOT)} has the plots and the candidates it gets wrong")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
