@@ -60,14 +60,14 @@ def page(metrics: dict) -> str:
     """The report, from the hold-out's probabilities and the importances."""
     from learning import report  # matplotlib takes a while, and the table does without
 
-    held_out = pd.read_csv(HOLDOUT, float_precision="round_trip")
+    held_out = pd.read_csv(HOLDOUT)
     return report.page(
         metrics,
         published(metrics),
         held_out[FEATURES].to_numpy(),
         held_out[LABEL].to_numpy(),
         held_out["probability"].to_numpy(),
-        pd.read_csv(PLOTS / "importance.csv", float_precision="round_trip"),
+        pd.read_csv(PLOTS / "importance.csv"),
     )
 
 

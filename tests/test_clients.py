@@ -1,14 +1,20 @@
 """The clients, run as a user runs them: output, exit codes, errors."""
 
+import io
 import json
 import os
 import re
 import subprocess
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 from conftest import IMAGE, ROOT
 
 from orchestrator import pipelines
+from scoring.packing import pack
 
 PAYLOAD = "payloads/pulsar-realtime.json"
 # Every file directly in scripts/ is a command; setup.py runs before there is anything to run with.
@@ -184,6 +190,88 @@ def test_upload_sends_an_unchanged_model_only_once(deployed):
         "aws s3 cp models/model.tar.gz s3://pulsar-assets/model.tar.gz --metadata"
     )
     assert "git-revision=" in shown
+
+
+def repacked(archive: bytes, **changes) -> bytes:
+    """The package with something else in its provenance."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar}
+    provenance = json.loads(members["provenance.json"]) | changes
+    return pack(members | {"provenance.json": json.dumps(provenance).encode()})
+
+
+def test_a_model_worse_than_the_one_in_the_bucket_is_not_uploaded(deployed, sandbox, archive):
+    folds = deployed.read("evaluation/folds.json")
+    better = folds | {"average_precision": [score + 0.01 for score in folds["average_precision"]]}
+    sandbox.upload(repacked(archive, folds=better))
+    refused = deployed.script("upload")
+    assert refused.returncode == 1
+    assert "fell by 0.0100 against the released model (2 of 2 paired folds" in refused.stderr
+    assert "raise gate.max_drop in params.yaml" in refused.stderr
+    kept = sandbox.client("s3").get_object(Bucket=sandbox.bucket, Key="model.tar.gz")
+    assert kept["Body"].read() != archive
+    text = (deployed.folder / "params.yaml").read_text()
+    try:
+        deployed.set_params({"gate": {"max_drop": 0.02}})
+        assert deployed.script("upload").returncode == 0
+    finally:
+        (deployed.folder / "params.yaml").write_text(text)
+    sandbox.upload(b"of somebody else")
+    sent = deployed.script("upload")
+    assert sent.returncode == 0
+    assert "does not say how it was scored; not compared" in sent.stderr
+    sent = sandbox.client("s3").get_object(Bucket=sandbox.bucket, Key="model.tar.gz")
+    assert sent["Body"].read() == archive
+
+
+def test_the_object_is_labelled_by_what_is_in_it_and_not_by_the_workspace(deployed, archive):
+    path = deployed.folder / "models" / "model.tar.gz"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        provenance = json.load(tar.extractfile("provenance.json"))
+    data = provenance["data"] | {"source": "another survey", "simulated": True}
+    try:
+        path.write_bytes(repacked(archive, data=data))
+        shown = deployed.script("upload", "--dry-run").stdout
+        assert "trained-on=another-survey,simulated=true," in shown
+        path.write_bytes(pack({"code/inference.py": b""}))
+        refused = deployed.script("upload")
+        assert "does not say where it comes from" in refused.stderr
+        assert "make package" in refused.stderr
+    finally:
+        path.write_bytes(archive)
+
+
+def test_a_signed_request_is_not_sent_on_to_where_it_is_redirected():
+    """Nor is the answer taken for the orchestrator's."""
+    from clients.api import ask
+    from clients.target import Target
+    from common.errors import TargetError
+
+    seen = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307 if self.path == "/prod/here" else 200)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        session = boto3.Session("key", "secret", region_name="us-east-1")
+        url = f"http://127.0.0.1:{server.server_port}/prod/"
+        with pytest.raises(TargetError, match="here answered 307"):
+            ask(Target(url, "bucket", session, url), "/here", {})
+        server.shutdown()
+    assert seen == ["/prod/here"]
 
 
 def test_destroy_lists_what_goes_and_leaves_nothing(project, sandbox, archive):

