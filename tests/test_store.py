@@ -362,6 +362,26 @@ def test_a_start_on_a_full_disk_fails_and_leaves_those_alone_who_still_answer(ti
     assert tight.invoke("tight", "1")["Body"].read() == b"one"
 
 
+@pytest.mark.parametrize("change", [-4, 5], ids=["cut", "half an entry more"])
+def test_a_volume_whose_index_was_cut_by_a_full_disk_is_read_again(own_sandbox, change):
+    for number in range(20):
+        own_sandbox.upload(b"%d" % number, f"k{number}")
+    own_sandbox.project.script("sandbox", "down")
+    indexes = list((own_sandbox.folder / "store" / "data").glob(f"{own_sandbox.bucket}_*.idx"))
+    assert indexes
+    for index in indexes:
+        with open(index, "r+b") as file:
+            size = file.seek(0, 2)
+            file.truncate(size + change)
+    own_sandbox.start()
+    s3 = own_sandbox.client("s3")
+    for number in range(20):
+        found = s3.get_object(Bucket=own_sandbox.bucket, Key=f"k{number}")["Body"].read()
+        assert found == b"%d" % number
+    own_sandbox.upload(b"more", "more")
+    assert s3.get_object(Bucket=own_sandbox.bucket, Key="more")["Body"].read() == b"more"
+
+
 def test_a_folder_of_the_old_kind_is_told_apart_and_left_as_it_is(project, tmp_path):
     folder = tmp_path / "sandbox"
     old = folder / "s3" / "pulsar-assets" / "model.tar.gz"

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,6 +51,14 @@ def binary() -> str:
         where = f"WEED={named} cannot be run" if named else "SeaweedFS (weed) is not installed"
         raise ChildFailed(f"{where}. Next: make setup, or WEED=/path/to/weed make sandbox")
     return path
+
+
+@cache
+def entry_bytes() -> int:
+    """Of an entry in a volume's index: key, offset and size, the offset of five bytes where volumes
+    may be larger than 30 GB, which SeaweedFS's version says."""
+    said = subprocess.run([binary(), "version"], capture_output=True, text=True).stdout
+    return 16 if " 30GB " in said else 17
 
 
 class Seaweed:
@@ -131,6 +140,7 @@ class Seaweed:
                 f"The store cannot write to {self._data}: {error.strerror}."
             ) from None
         self._end_leftover()
+        self._mend_indexes()
         if not (self._conf / "store.crt").exists():
             # In a process of its own: what it imports is needed once.
             make = [sys.executable, "-m", "orchestrator.sandbox.store.certificate", self._conf]
@@ -143,6 +153,21 @@ class Seaweed:
             "actions": ["Admin", "Read", "List", "Tagging", "Write"],
         }
         write_secret(self._conf / "s3.json", json.dumps({"identities": [identity]}))
+
+    def _mend_indexes(self) -> None:
+        """A full disk may cut the last entry of a volume's index, and SeaweedFS leaves out a volume
+        with such an index, and all objects in it: the index is made anew from the volume."""
+        for index in self._data.glob("*.idx"):
+            if index.stat().st_size % entry_bytes() == 0:
+                continue
+            collection, _, number = index.stem.rpartition("_")
+            log.warning("the index of volume %s is cut, and is made anew", index.stem)
+            options = [f"-volumeId={number}", f"-collection={collection}"]
+            fix = [binary(), "fix", *options, str(self._data)]
+            done = subprocess.run(fix, capture_output=True, stdin=subprocess.DEVNULL)
+            if done.returncode or index.stat().st_size % entry_bytes():
+                raise ChildFailed(f"The index {index} cannot be mended. {OTHER_WEED}")
+            index.with_suffix(".sdx").unlink(missing_ok=True)  # sorted from the one that was cut
 
     def _spawn(self) -> None:
         options = {
