@@ -13,6 +13,7 @@ The same seed gives the same faults. Exit code 0: nothing was wrong; 1: what was
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -93,7 +94,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=FAULTS, metavar="fault", help=", ".join(FAULTS)
     )
-    parser.add_argument("--keep-log", type=Path, help="where the sandbox's log is to be copied")
+    parser.add_argument("--logs", type=Path, help="a folder that the sandbox's logs are copied to")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
@@ -107,8 +108,10 @@ def main() -> int:
         try:
             rounds = torture(arena, ledger, seed, arguments.seconds, arguments.only)
         finally:
-            if arguments.keep_log:
-                arguments.keep_log.write_bytes((arena.folder / "sandbox.log").read_bytes())
+            if arguments.logs:
+                arguments.logs.mkdir(parents=True, exist_ok=True)
+                for log in (*arena.folder.glob("*.log"), *arena.folder.glob("*/*.log")):
+                    shutil.copy(log, arguments.logs)
             arena.close()
     faults: dict[str, int] = {}
     for done in rounds:

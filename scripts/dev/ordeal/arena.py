@@ -74,10 +74,11 @@ class Arena:
         )  # fmt: skip
 
     def up(self) -> None:
-        done = self.script("sandbox", "up")
-        if done.returncode:
-            raise UserError(f"`sandbox.py up` exited with {done.returncode}: {done.stderr.strip()}")
-        self.variables = json.loads(self.script("sandbox", "env", "--json").stdout)
+        for command in ("up", "env"):
+            done = self.script("sandbox", command, "--json")
+            if done.returncode:
+                raise UserError(f"sandbox.py {command}: {done.returncode} {done.stderr.strip()}")
+        self.variables = json.loads(done.stdout)
         self.bucket = self.variables["ASSETS_BUCKET"]
         self._session = boto3.Session(
             self.variables["AWS_ACCESS_KEY_ID"],

@@ -9,7 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from ordeal.arena import Arena, until
+from botocore.exceptions import ClientError
+
+from ordeal.arena import Arena
 from ordeal.crowd import FOLDER, Crowd, Ledger, Pipeline, records
 from ordeal.deeds import Deeds
 
@@ -27,11 +29,21 @@ class Checks:
 
     def settle(self) -> None:
         """Wait until every check has found nothing; what still does after a minute is a fault."""
-        self._since, deadline = time.monotonic(), time.monotonic() + SETTLE_SECONDS
-        left: dict[Callable, list[str]] = dict.fromkeys(
-            (self.processes, self.stacks, self.resources, self.answers, self.captured,
-             self.objects, self.files), ["it was not looked at"],
+        self._settle(
+            self.processes, self.stacks, self.resources, self.answers, self.captured,
+            self.objects, self.files,
         )  # fmt: skip
+        self._ledger.calm()
+        for pipeline in self._pipelines:
+            self._forget_uncaptured(pipeline)
+
+    def the_rest(self) -> None:
+        """The crowd has gone home: what it was answered last is captured, too."""
+        self._settle(self.captured)
+
+    def _settle(self, *checks: Callable[[], list[str]]) -> None:
+        self._since, deadline = time.monotonic(), time.monotonic() + SETTLE_SECONDS
+        left = dict.fromkeys(checks, ["it was not looked at"])
         while left and time.monotonic() < deadline:
             for check in list(left):
                 try:
@@ -44,16 +56,6 @@ class Checks:
         for found in left.values():
             for what in found:
                 self._ledger.fault(what)
-        self._ledger.calm()
-        for pipeline in self._pipelines:
-            self._forget_uncaptured(pipeline)
-
-    def the_rest(self) -> None:
-        """The crowd has gone home: what it was answered last is captured, too."""
-        self._since = time.monotonic()
-        until(lambda: not self.captured(), SETTLE_SECONDS)
-        for what in self.captured():
-            self._ledger.fault(what)
 
     # -- what runs ---------------------------------------------------------------------
 
@@ -143,7 +145,10 @@ class Checks:
                 continue
             if item["Key"] in pipeline.files:
                 self._ledger.fault(f"captured: {item['Key']} has changed")
-            content = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+            try:
+                content = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+            except ClientError as error:
+                raise LookupError(f"{item['Key']}: {error}") from None
             pipeline.files[item["Key"]] = item["ETag"]
             for number, answer in records(content):
                 self._note_record(pipeline, number, answer)
