@@ -4,7 +4,6 @@ Two ask each of the pipelines that live as long as the ordeal, two keep objects 
 acknowledged is remembered until it has been found again: an object's bytes, a captured prediction.
 """
 
-import contextlib
 import hashlib
 import json
 import random
@@ -269,17 +268,16 @@ class Keeper:
         self._acknowledged(key, content)
 
     def _put_in_parts(self, key: str, content: bytes) -> None:
-        """An upload of one part; what does not get to its end is aborted."""
+        """An upload of one part, when those are aborted that did not get to their end: of one whose
+        beginning was not answered nobody told us the id."""
         where = {"Bucket": self._arena.bucket, "Key": key}
+        begun = self._s3.list_multipart_uploads(Bucket=self._arena.bucket, Prefix=key)
+        for item in begun.get("Uploads", []):
+            self._s3.abort_multipart_upload(UploadId=item["UploadId"], **where)
         upload = where | {"UploadId": self._s3.create_multipart_upload(**where)["UploadId"]}
-        try:
-            etag = self._s3.upload_part(PartNumber=1, Body=content, **upload)["ETag"]
-            parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
-            self._s3.complete_multipart_upload(MultipartUpload=parts, **upload)
-        except (BotoCoreError, HTTPClientError, ClientError):
-            with contextlib.suppress(ClientError):  # it may have been completed
-                self._arena.s3(patient=True).abort_multipart_upload(**upload)
-            raise
+        etag = self._s3.upload_part(PartNumber=1, Body=content, **upload)["ETag"]
+        parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+        self._s3.complete_multipart_upload(MultipartUpload=parts, **upload)
         self._acknowledged(key, content)
 
     def _acknowledged(self, key: str, content: bytes) -> None:
