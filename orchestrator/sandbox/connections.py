@@ -43,7 +43,7 @@ def most() -> int:
 class Connection(HttpToolsProtocol):
     """uvicorn's, with limits."""
 
-    most: ClassVar[int] = most()
+    most: ClassVar[int]  # set by web.start
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)

@@ -31,13 +31,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main() -> None:
     place, folder, command = sys.argv[1:]
-    try:
+    if _is_to_be_had():
         port = _own_network()
-    except OSError as error:
+    else:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        reason = error.strerror or error
-        print(f"The command's port {port} is open to this machine's users: {reason}", flush=True)
+        print(f"The command's port {port} is open to this machine's users.", flush=True)
     try:
         process = subprocess.Popen(
             shlex.split(command), cwd=folder, env=os.environ | {"SAGEMAKER_BIND_TO_PORT": str(port)},
@@ -50,13 +49,23 @@ def main() -> None:
     sys.exit(asyncio.run(_stand_before(process, place, port)))
 
 
-def _own_network() -> int:
-    """Go into a network namespace whose loopback is this process's own; the port to listen on.
-
-    OSError where there is none to be had.
-    """
+def _is_to_be_had() -> bool:
+    """Whether there is such a network here. Tried by a child: a system may let a process into one and
+    then not let it do anything there, and there is no way back."""
     if sys.platform != "linux":
-        raise OSError("there is no network namespace here")
+        return False
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _own_network()
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _own_network() -> int:
+    """Go into a network namespace whose loopback is this process's own; the port to listen on."""
     libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWNET):  # not for everybody; in a namespace of users of one's own it is
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
