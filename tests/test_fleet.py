@@ -10,6 +10,7 @@ import pytest
 from conftest import IMAGE
 
 from orchestrator.images import image_uri
+from orchestrator.sandbox.hosting import models
 from orchestrator.sandbox.hosting.fleet import CRASHES, Fleet
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import Places
@@ -201,6 +202,32 @@ def test_kills_of_the_nursery_are_no_fault_of_the_model(house):
     house.settle("InService")
     assert house.row["reason"] is None
     house.until(lambda: len(house.processes()) == 1)
+
+
+def test_a_model_that_is_deleted_while_it_is_unpacked_leaves_nothing(house, monkeypatch):
+    house.model("one", GOOD)
+    unpacked = models.unpacked
+
+    def slowly(places, name, url):
+        house.state.delete("models", name=name)  # as SageMaker's DeleteModel does it
+        return unpacked(places, name, url)
+
+    monkeypatch.setattr(models, "unpacked", slowly)
+    house.create("one")
+    assert "deleted" in house.settle("Failed")["reason"]
+    assert not house.places.model("one").exists()
+
+
+def test_folders_that_belong_to_no_model_go_with_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = Places(tmp_path)
+    places.make()
+    for name in (".half", "nobodys"):
+        places.model(name).mkdir()
+    house = House(tmp_path)
+    assert not any((tmp_path / "models").iterdir())
+    house.fleet.close()
+    house.state.close()
 
 
 def test_a_new_fleet_takes_over_what_runs_and_ends_what_nobody_wants(tmp_path, monkeypatch):

@@ -76,8 +76,6 @@ class Nursery:
                         self._ended[number] = exit_code
                     self._news.notify_all()
         process.wait()
-        with contextlib.suppress(OSError):
-            process.stdin.close()
         with self._news:
             self._news.notify_all()
 
@@ -98,6 +96,8 @@ class Nursery:
         with self._lock:
             died = self._process.poll() is not None
             if died:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
                 self._start()
             process, number = self._process, self._births
             self._births += 1

@@ -57,7 +57,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._wake, self._woken = os.pipe()
-        models.sweep(places)
+        models.sweep(places, {row["name"] for row in state.rows("models")})
 
     def recover(self) -> None:
         """Take over the processes that still run, and see to every endpoint."""
@@ -220,6 +220,9 @@ class Fleet:
         if capture:
             publisher.prepare(spool, capture["DestinationS3Uri"], variant["VariantName"])
         folder = models.unpacked(self._places, model["name"], container["ModelDataUrl"])
+        if self._state.row("models", name=model["name"]) is None:  # deleted meanwhile
+            models.remove(self._places, model["name"])
+            raise ChildFailed(f'The model "{model["name"]}" was deleted.')
         job = {
             "endpoint": endpoint,
             "config": config_name,

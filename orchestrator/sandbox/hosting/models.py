@@ -46,7 +46,8 @@ def remove(places: Places, name: str) -> None:
     shutil.rmtree(places.model(name), ignore_errors=True)
 
 
-def sweep(places: Places) -> None:
-    """Remove what a killed sandbox left half-done."""
-    for path in (places.folder / "models").glob(".*"):
-        shutil.rmtree(path, ignore_errors=True)
+def sweep(places: Places, known: set[str]) -> None:
+    """Remove what a killed sandbox left half-done, and what belongs to no known model."""
+    for path in (places.folder / "models").iterdir():
+        if path.name not in known:
+            shutil.rmtree(path, ignore_errors=True)
