@@ -38,10 +38,10 @@ def test_what_nobody_had_to_expect_is_a_fault_and_the_like_of_it_is_told_once():
 
 
 @pytest.mark.slow
-def test_a_minute_of_torture_finds_nothing_wrong(project):
-    done = project.script("dev/torture", "--seconds", "60", "--seed", "1", "--json")
+def test_a_short_torture_finds_nothing_wrong(project):
+    done = project.script("dev/torture", "--seconds", "15", "--seed", "1", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["seed"] == 1 and told["wrong"] == []
-    assert len(told["rounds"]) > 2
-    assert told["figures"]["records captured"] > 100
+    assert told["rounds"]
+    assert told["figures"]["records captured"] > 50
