@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 from botocore.exceptions import ClientError
@@ -18,8 +19,8 @@ DELETE_SECONDS = 20  # API Gateway gives up after 29
 OWNER = "orchestrator"  # the tag with the name of the orchestrator that made a stack
 
 
-class AlreadyThere(Exception):
-    """Somebody else has made the stack meanwhile."""
+class Overtaken(Exception):
+    """Somebody else has made or deleted the stack meanwhile: look at it again."""
 
 
 def find(name: str) -> dict | None:
@@ -59,7 +60,7 @@ def outputs_of(stack: dict) -> dict[str, str]:
 
 
 def create(name: str, template: dict) -> dict:
-    """Begin to create a stack; AlreadyThere when there is one of this name."""
+    """Begin to create a stack; Overtaken when there is one of this name."""
     ours = os.environ.get("ORCHESTRATOR")
     tags = {"stack_name": name} | ({OWNER: ours} if ours else {})
     # DO_NOTHING leaves a failed endpoint to be looked at; the next request replaces it.
@@ -74,17 +75,23 @@ def create(name: str, template: dict) -> dict:
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "AlreadyExistsException":
-            raise AlreadyThere(name) from None
+            raise Overtaken(name) from None
         raise
 
 
 def update(stack: dict, template: dict) -> None:
-    client("cloudformation").update_stack(
-        StackName=stack["StackName"],
-        TemplateBody=json.dumps(template),
-        Capabilities=["CAPABILITY_IAM"],
-        **_role(),
-    )
+    """Begin to update a stack; Overtaken when it is being deleted, or is no more."""
+    try:
+        client("cloudformation").update_stack(
+            StackName=stack["StackName"],
+            TemplateBody=json.dumps(template),
+            Capabilities=["CAPABILITY_IAM"],
+            **_role(),
+        )
+    except ClientError as error:
+        if re.search("does not exist|DELETE_IN_PROGRESS", error.response["Error"]["Message"]):
+            raise Overtaken(stack["StackName"]) from None
+        raise
 
 
 def _role() -> dict:

@@ -21,7 +21,7 @@ def provision(body: dict) -> dict:
     for _ in range(ATTEMPTS):
         try:
             return _carry_out(request, kind, here)
-        except (artifacts.Changed, cloudformation.AlreadyThere):
+        except (artifacts.Changed, cloudformation.Overtaken):
             continue
     raise BadRequest(
         f"Bad request. {request.stack_name} or its artifacts are being changed by somebody else; "

@@ -204,6 +204,19 @@ def test_kills_of_the_nursery_are_no_fault_of_the_model(house):
     house.until(lambda: len(house.processes()) == 1)
 
 
+def test_a_process_that_dies_with_the_nursery_is_known_to_be_dead(house):
+    """Nobody is left to tell its exit code: it must not be waited for until the start-up limit."""
+    house.model("slow", SLOW.replace("sleep(1)", "sleep(1000)"))
+    began = time.monotonic()
+    house.create("slow")
+    house.until(house.processes)
+    house.nursery._process.kill()
+    for pid in house.processes():
+        os.kill(pid, signal.SIGKILL)
+    house.settle("Failed")
+    assert time.monotonic() - began < 30
+
+
 def test_a_model_that_is_deleted_while_it_is_unpacked_leaves_nothing(house, monkeypatch):
     house.model("one", GOOD)
     unpacked = models.unpacked

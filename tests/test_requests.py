@@ -31,7 +31,7 @@ def test_odd_values(sandbox, value, words):
     assert words in text
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"{}"), b"\xef\xbb\xbf{}", b"\xff", b""])
+@pytest.mark.parametrize("body", [gzip.compress(b"{}", mtime=0), b"\xef\xbb\xbf{}", b"\xff", b""])
 def test_bodies_that_are_no_json(sandbox, body):
     status, text = sandbox.send("execute-api", "POST", "/prod/provisionpipeline", body)
     assert status == 400

@@ -51,7 +51,7 @@ class Nursery:
         self._listeners = [listener.fileno() for listener in listeners]
         self._lock = threading.Lock()
         self._news = threading.Condition()
-        self._begun: set[int] = set()  # the births that have come about, by number
+        self._begun: dict[int, int] = {}  # the pids of births that have come about, by number
         self._ended: dict[int, int] = {}  # their exit codes
         self._births = 0
         self._warm = False
@@ -69,10 +69,11 @@ class Nursery:
     def _listen(self, process: subprocess.Popen) -> None:
         with process.stdout as lines:
             for line in lines:
-                number, exit_code = json.loads(line)
+                number, pid, exit_code = json.loads(line)
                 with self._news:
-                    self._begun.add(number)
-                    if exit_code is not None:
+                    if exit_code is None:
+                        self._begun[number] = pid
+                    else:
                         self._ended[number] = exit_code
                     self._news.notify_all()
         process.wait()
@@ -109,8 +110,15 @@ class Nursery:
                 if process.poll() is not None:
                     raise CannotFork("The process cannot be started: its parent was killed.")
                 self._news.wait(POLL_SECONDS)
-            self._begun.discard(number)
-        return lambda: self._ended.get(number)
+            pid = self._begun.pop(number)
+
+        def exit_code() -> int | None:
+            code = self._ended.get(number)
+            if code is None and process.poll() is not None and not _is_alive(pid):
+                return -signal.SIGKILL  # nobody can tell any more
+            return code
+
+        return exit_code
 
     def _write(self, message: object) -> None:
         try:
@@ -123,6 +131,17 @@ class Nursery:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # no /proc here
+        return True
+    return state != "Z"
 
 
 # -- in the process itself ------------------------------------------------------------
@@ -190,7 +209,7 @@ def main() -> None:
                 others = [listener for listener in listeners if listener not in own]
                 _begin(module, arguments, [wake, woken, *others])
             running[pid] = number
-            _say(number, None)
+            _say(number, pid, None)
 
 
 def _reap(running: dict[int, int]) -> None:
@@ -200,7 +219,7 @@ def _reap(running: dict[int, int]) -> None:
             if pid == 0:
                 break
             if pid in running:
-                _say(running.pop(pid), os.waitstatus_to_exitcode(status))
+                _say(running.pop(pid), pid, os.waitstatus_to_exitcode(status))
     for orphan in _children() - running.keys():
         with contextlib.suppress(ProcessLookupError):
             os.kill(orphan, signal.SIGKILL)
@@ -212,8 +231,8 @@ def _children() -> set[int]:
     return set(map(int, listing.read_text().split())) if listing.exists() else set()
 
 
-def _say(number: int, exit_code: int | None) -> None:
-    os.write(sys.stdout.fileno(), f"{json.dumps([number, exit_code])}\n".encode())
+def _say(number: int, pid: int, exit_code: int | None) -> None:
+    os.write(sys.stdout.fileno(), f"{json.dumps([number, pid, exit_code])}\n".encode())
 
 
 def _begin(module: str, arguments: list, inherited: list[int]) -> None:
