@@ -14,6 +14,7 @@ The same seed gives the same faults. Exit code 0: nothing was wrong; 1: what was
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -99,6 +100,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     say(f"torture: seed {seed}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what was begun is ended
     ledger = Ledger()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         arena = Arena(Path(folder).resolve())

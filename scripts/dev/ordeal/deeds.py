@@ -5,6 +5,7 @@ must.
 """
 
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from scoring.packing import pack
 
 DEED_SECONDS = 90
 SLOW_SECONDS = 4  # a model that can be interrupted while it loads
+WAIT = 0  # in the place of a status: it was expected, and is asked again
 TYPE = "byom_realtime_builtin"
 BAD_MODELS = {
     "no archive": b"this is no archive",
@@ -56,15 +58,17 @@ class Deeds:
             "s3", lambda client: client.send("s3", "PUT", f"/{self.arena.bucket}/{key}", archive)
         )
 
-    def provision(self, name: str) -> str:
-        """Ask for a pipeline until that is acknowledged; its id."""
+    def provision(self, name: str, one_at_a_time: bool = False) -> str:
+        """Ask for a pipeline until that is acknowledged; its id. It may have to wait for another
+        request: one of `one_at_a_time`, or one of ours that was not answered."""
 
         def ask(client: Client) -> tuple[int, dict]:
             status, answer = client.post(PROVISION_PATH, self.payload(name))
-            is_under_way = status == 400 and any(
-                words in answer.get("detailedMessage", "") for words in ONE_AT_A_TIME
-            )
-            return (503, answer) if is_under_way and "api" in self.ledger.hurt else (status, answer)
+            waits = status == 400 and any(words in str(answer) for words in ONE_AT_A_TIME)
+            if waits and one_at_a_time:
+                self.ledger.count("refused as expected")
+                return WAIT, answer
+            return (503, answer) if waits and "api" in self.ledger.hurt else (status, answer)
 
         return self._insist("api", ask)["pipeline_id"]
 
@@ -90,9 +94,10 @@ class Deeds:
             else:
                 if status == 200:
                     return answer
-                if status != 503:
+                if status == 503:
+                    self.ledger.unanswered(way, str(answer), hurt)
+                elif status != WAIT:
                     raise AssertionError(f"{way}: {status} {answer}")
-                self.ledger.unanswered(way, str(answer), hurt)
             time.sleep(0.2)
         raise AssertionError(f"{way}: no answer in {DEED_SECONDS} s")
 
@@ -107,9 +112,14 @@ class Deeds:
         version = pipeline.version + 1
         self.upload(pipeline.name, model(version))
         pipeline.allowed = {pipeline.version, version}
-        self._must_be("Succeeded", pipeline.name, self.provision(pipeline.name))
-        pipeline.version, pipeline.allowed = version, {version}
-        self.ledger.count("updates")
+        pipeline_id = self.provision(pipeline.name)
+        while self._was_killed(pipeline_id):
+            self.ledger.count("updates asked for again")
+            pipeline_id = self.provision(pipeline.name)
+        if self._must_be("Succeeded", pipeline.name, pipeline_id):
+            pipeline.version = version
+            self.ledger.count("updates")
+        pipeline.allowed = {pipeline.version}
 
     def update_badly(self, pipeline: Pipeline, kind: str) -> None:
         """The version before must go on, and the status must say that this one failed."""
@@ -117,11 +127,18 @@ class Deeds:
         self._must_be("Failed", pipeline.name, self.provision(pipeline.name))
         self.ledger.count("roll-backs")
 
-    def _must_be(self, wanted: str, name: str, pipeline_id: str) -> None:
+    def _was_killed(self, pipeline_id: str) -> bool:
+        """Whether an update was rolled back because we have killed the new version as it came up."""
+        state, answer = self.state(pipeline_id)
+        killed = state == "Failed" and f"exit code -{signal.SIGKILL:d} " in str(answer)
+        return killed and "predict" in self.ledger.hurt
+
+    def _must_be(self, wanted: str, name: str, pipeline_id: str) -> bool:
         state, answer = self.state(pipeline_id)
         if state != wanted:
             stage = answer["stageStates"][1]["actionStates"][0]["latestExecution"]
             self.ledger.fault(f"{name} is {state}, not {wanted}: {stage}")
+        return state == wanted
 
     # -- pipelines that go with the round ----------------------------------------------
 
@@ -182,7 +199,7 @@ class Deeds:
         deleting = threading.Thread(target=delete_stack, args=(self.arena.target, self.stack(name)))
         deleting.start()
         time.sleep(draw.uniform(0, 0.3))
-        pipeline_id = self.provision(name)
+        pipeline_id = self.provision(name, one_at_a_time=True)
         deleting.join()
         state, _ = self.state(pipeline_id)
         if state == "Succeeded":
