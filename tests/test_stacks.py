@@ -4,7 +4,9 @@ The engine and its memory are the sandbox's own; the resources here are made for
 the jobs: those go through the orchestrator's handler, to moto.
 """
 
+import contextlib
 import logging
+import sqlite3
 import threading
 import time
 
@@ -14,6 +16,7 @@ from test_handler_on_moto import aws, custom_event, jobs_there  # noqa: F401
 
 from orchestrator import environment
 from orchestrator.handler import handler
+from orchestrator.sandbox import server
 from orchestrator.sandbox.cloudformation.resources import Answers, CustomResource
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.errors import ResourceFailed
@@ -364,3 +367,14 @@ def test_a_function_that_is_not_the_orchestrators_is_not_called(jobs):
     assert jobs.ends(stack_id) == "ROLLBACK_COMPLETE"
     assert "ServiceToken" in jobs.reason(stack_id)
     assert jobs_there() == []
+
+
+def test_a_full_disk_is_no_fault_of_the_sandbox_and_may_be_tried_again(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        db.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            db.execute("CREATE TABLE t AS SELECT randomblob(100000)")
+        with pytest.raises(sqlite3.OperationalError) as other:
+            db.execute("SELECT * FROM nowhere")
+    assert server._failure(full.value).status == 503
+    assert server._failure(other.value).status == 500
