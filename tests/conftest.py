@@ -26,6 +26,7 @@ from clients.sandbox import USUAL_PORTS
 from orchestrator.images import SKLEARN_IMAGES
 from orchestrator.sandbox.hosting import confinement
 from orchestrator.sandbox.nursery import Nursery
+from scoring.packing import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -268,6 +269,56 @@ def own_sandbox(project, tmp_path) -> Sandbox:
     sandbox = Sandbox(project, tmp_path / "sandbox")
     yield sandbox
     sandbox.project.script("sandbox", "down")
+
+
+# What stands for a custom image: it answers what it is asked, or who it is.
+SERVER = """
+import os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(b"")
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        who = f"{os.getpid()} {PORT}".encode()
+        self.answer(who if body == b"who" else b"custom " + body)
+    def answer(self, content):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+    def log_message(self, *arguments):
+        pass
+assert os.path.exists("weights.txt")
+PORT = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+HTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
+"""
+
+
+def own_checkout(project: Project, folder: Path) -> Project:
+    """A copy of the checkout, for a test that changes it."""
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
+    return Project(folder, project.environment)
+
+
+@pytest.fixture
+def custom(project, tmp_path) -> tuple[Sandbox, dict]:
+    """A sandbox with the endpoint `custom`, whose image a command stands for, and its payload."""
+    own = own_checkout(project, tmp_path / "checkout")
+    own.set_params({"sandbox": {"commands": {"registry/custom:1": "python server.py"}}})
+    sandbox = Sandbox(own, tmp_path / "sandbox")
+    try:
+        sandbox.upload(pack({"server.py": SERVER.encode(), "weights.txt": b"1"}), "custom.tar.gz")
+        payload = sandbox.payload(
+            "custom", pipeline_type="byom_realtime_custom", custom_image_uri="registry/custom:1",
+            model_artifact_location="custom.tar.gz",
+        )  # fmt: skip
+        state, answer = sandbox.wait(sandbox.provision(payload))
+        assert state == "Succeeded", answer
+        yield sandbox, payload
+    finally:
+        sandbox.project.script("sandbox", "down")
 
 
 @pytest.fixture(scope="session")

@@ -176,75 +176,30 @@ def test_the_start_says_what_is_confined(sandbox):
     assert "models are confined: files, network, processes" in said or "models are NOT" in said
 
 
-SERVER = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer(b"")
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if body == b"die":
-            os._exit(3)
-        self.answer(f"{os.getpid()} {os.environ['SAGEMAKER_BIND_TO_PORT']}".encode())
-    def answer(self, content):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/csv")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-    def log_message(self, *arguments):
-        pass
-HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
-"""
-
-
-@pytest.fixture
-def custom(project, tmp_path):
-    """A sandbox in which a command stands for a custom image."""
-    import shutil
-
-    from conftest import Sandbox
-
-    checkout = tmp_path / "checkout"
-    shutil.copytree(project.folder, checkout, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
-    own = type(project)(checkout, project.environment)
-    own.set_params({"sandbox": {"commands": {"registry/custom:1": "python server.py"}}})
-    sandbox = Sandbox(own, tmp_path / "sandbox")
-    sandbox.upload(pack({"server.py": SERVER.encode()}), "custom.tar.gz")
-    payload = sandbox.payload(
-        "custom", pipeline_type="byom_realtime_custom", custom_image_uri="registry/custom:1",
-        model_artifact_location="custom.tar.gz",
-    )  # fmt: skip
-    state, answer = sandbox.wait(sandbox.provision(payload))
-    assert state == "Succeeded", answer
-    yield sandbox
-    sandbox.project.script("sandbox", "down")
-
-
 def asked(sandbox) -> tuple[int, int]:
     """Process and port of the command."""
-    pid, port = sandbox.invoke("custom", "1")["Body"].read().split()
+    pid, port = sandbox.invoke("custom", "who")["Body"].read().split()
     return int(pid), int(port)
 
 
 def test_a_command_that_dies_is_started_again_and_none_is_left(custom):
-    first, _ = asked(custom)
+    sandbox, _ = custom
+    first, _ = asked(sandbox)
     os.kill(first, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while True:
         try:
-            second, _ = asked(custom)
+            second, _ = asked(sandbox)
             break
         except Exception:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert second != first
-    os.kill(pid_of("sandbox endpoint custom", custom.folder), signal.SIGKILL)
+    os.kill(pid_of("sandbox endpoint custom", sandbox.folder), signal.SIGKILL)
     while Path(f"/proc/{second}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{second}").exists()
-    assert asked(custom)[0] != second
+    assert asked(sandbox)[0] != second
 
 
 @pytest.mark.skipif(
@@ -252,6 +207,7 @@ def test_a_command_that_dies_is_started_again_and_none_is_left(custom):
     reason="there are no network namespaces here",
 )
 def test_a_commands_port_is_not_open_to_this_machine(custom):
-    _, port = asked(custom)
+    sandbox, _ = custom
+    _, port = asked(sandbox)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 2)

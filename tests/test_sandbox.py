@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -715,13 +714,8 @@ def answers(sandbox, endpoint: str, expected: str) -> bool:
     return False
 
 
-def own_checkout(project, folder):
-    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".sandbox", ".dvc"))
-    return type(project)(folder, project.environment)
-
-
 def test_a_sandbox_of_old_code_is_started_again_and_its_endpoints_too(project, tmp_path):
-    from conftest import Sandbox
+    from conftest import Sandbox, own_checkout
 
     checkout = own_checkout(project, tmp_path / "checkout")
     sandbox = Sandbox(checkout, tmp_path / "sandbox")
@@ -812,65 +806,32 @@ def test_stopping_leaves_no_process_and_says_so(own_sandbox):
     assert left in (["control.sock", "routes"], ["routes"])
 
 
-SERVER = """
-import os
-from http.server import BaseHTTPRequestHandler, HTTPServer
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer(b"")
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(b"custom " + body)
-    def answer(self, content):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/csv")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-    def log_message(self, *arguments):
-        pass
-assert os.path.exists("weights.txt")
-HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
-"""
-
-
-def test_a_custom_image_is_stood_for_by_a_command(project, tmp_path):
-    from conftest import Sandbox
-
-    own = own_checkout(project, tmp_path / "checkout")
-    own.set_params({"sandbox": {"commands": {"registry/custom:1": "python server.py"}}})
-    sandbox = Sandbox(own, tmp_path / "sandbox")
-    try:
-        sandbox.upload(pack({"server.py": SERVER.encode(), "weights.txt": b"1"}), "custom.tar.gz")
-        payload = sandbox.payload(
-            "custom", pipeline_type="byom_realtime_custom", custom_image_uri="registry/custom:1",
-            model_artifact_location="custom.tar.gz",
-        )  # fmt: skip
-        state, answer = sandbox.wait(sandbox.provision(payload))
-        assert state == "Succeeded", answer
-        assert answer_of(sandbox.invoke("custom", "hello")) == "custom hello"
-        until(lambda: len(captured(sandbox, "custom/datacapture/")) == 1, what="the capture")
-        payload["custom_image_uri"] = "registry/custom:2"
-        state, answer = sandbox.wait(sandbox.provision(payload))
-        assert state == "Failed"
-        assert "sandbox.commands in params.yaml" in json.dumps(answer)
-        assert answer_of(sandbox.invoke("custom", "still")) == "custom still"
-        deploy(sandbox, "plain", "one")
-        before = processes_of(sandbox.folder)
-        own.set_params({"sandbox": {"commands": {"registry/custom:1": "python -u server.py"}}})
-        with Traffic(sandbox, "plain") as traffic:
-            until(lambda: traffic.answers)
-            again = sandbox.project.script("sandbox", "up")
-            count = len(traffic.answers)
-            until(lambda: len(traffic.answers) > count + 20)
-        assert traffic.failures == []
-        assert again.stderr.startswith("sandbox: sandbox.commands changed; restarting\n")
-        until(lambda: answers(sandbox, "custom", "custom 1"), what="the endpoint")
-        after = processes_of(sandbox.folder)
-        assert len(set(before["endpoint"]) & set(after["endpoint"])) == 1
-        assert after["server"] != before["server"] and after["store"] == before["store"]
-    finally:
-        sandbox.project.script("sandbox", "down")
+def test_a_custom_image_is_stood_for_by_a_command(custom):
+    sandbox, payload = custom
+    assert answer_of(sandbox.invoke("custom", "hello")) == "custom hello"
+    until(lambda: len(captured(sandbox, "custom/datacapture/")) == 1, what="the capture")
+    state, answer = sandbox.wait(
+        sandbox.provision(payload | {"custom_image_uri": "registry/custom:2"})
+    )
+    assert state == "Failed"
+    assert "sandbox.commands in params.yaml" in json.dumps(answer)
+    assert answer_of(sandbox.invoke("custom", "still")) == "custom still"
+    deploy(sandbox, "plain", "one")
+    before = processes_of(sandbox.folder)
+    sandbox.project.set_params(
+        {"sandbox": {"commands": {"registry/custom:1": "python -u server.py"}}}
+    )
+    with Traffic(sandbox, "plain") as traffic:
+        until(lambda: traffic.answers)
+        again = sandbox.project.script("sandbox", "up")
+        count = len(traffic.answers)
+        until(lambda: len(traffic.answers) > count + 20)
+    assert traffic.failures == []
+    assert again.stderr.startswith("sandbox: sandbox.commands changed; restarting\n")
+    until(lambda: answers(sandbox, "custom", "custom 1"), what="the endpoint")
+    after = processes_of(sandbox.folder)
+    assert len(set(before["endpoint"]) & set(after["endpoint"])) == 1
+    assert after["server"] != before["server"] and after["store"] == before["store"]
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from orchestrator.sandbox.places import (
     NotOurs,
     Places,
     load_credentials,
+    no_room,
     write_json,
 )
 from orchestrator.sandbox.state import State, now
@@ -71,8 +72,7 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever still answers is left to it: a sandbox that fails later takes them along.
         if shutil.disk_usage(places.folder).free < SPARE_BYTES:
-            where = places.folder
-            sys.exit(f"The disk of {where} is full. Next: free some space, then make sandbox")
+            sys.exit(no_room(places.folder))
         os.chdir(places.folder)
         keys = load_credentials(places)
         state = State(places.folder / "state.db")

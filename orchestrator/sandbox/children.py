@@ -55,8 +55,8 @@ class Line:
     nobody holds it any more."""
 
     def __init__(self, name: str, about: dict, listeners: list[socket.socket] = ()) -> None:
-        """`name` is the process's own, `about` is what the holder hears first; `listeners` are handed over to it as well, so
-        that their ports stay open when this process ends."""
+        """`name` is the process's own, `about` is what the holder hears first; `listeners` are handed
+        over to it as well, so that their ports stay open when this process ends."""
         self._about = about | {"code": code_version()}
         self._listeners = [listener.fileno() for listener in listeners]
         self._lock = threading.Lock()

@@ -167,6 +167,7 @@ def canonical_request(
     return f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{body_hash}"
 
 
+@lru_cache(64)
 def moment(time: str) -> datetime:
     """When an X-Amz-Date says that a request was made; Refused when it is no date."""
     try:

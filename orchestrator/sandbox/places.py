@@ -89,6 +89,11 @@ class Places:
         return self.folder / "credentials.json"
 
 
+def no_room(folder: Path) -> str:
+    """What is said of a disk without room for a start."""
+    return f"The disk of {folder} is full. Next: free some space, then make sandbox"
+
+
 def load_credentials(places: Places) -> tuple[str, str]:
     """Access key and secret, made at the first start and kept, readable by the owner only.
 

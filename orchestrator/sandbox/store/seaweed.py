@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from orchestrator.sandbox.children import ROOT, ChildFailed
 from orchestrator.sandbox.gate import ALGORITHM, Gate, Scope, canonical_request
-from orchestrator.sandbox.places import REGION, SPARE_BYTES, write_json, write_secret
+from orchestrator.sandbox.places import REGION, SPARE_BYTES, no_room, write_json, write_secret
 
 log = logging.getLogger("store")
 
@@ -281,7 +281,7 @@ def _explained(said: str, folder: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{binary()} cannot be run here ({getattr(error, 'strerror', error)}). {OTHER_WEED}"
     if "no space left" in said:
-        return f"The disk of {folder} is full. Next: free some space, then make sandbox"
+        return no_room(folder)
     return f"The store did not start: {said}. Next: see {folder / 'weed.log'}"
 
 
