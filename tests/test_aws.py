@@ -333,7 +333,7 @@ def test_a_bucket_of_another_account_is_never_given_our_code_or_model(sniped):
     assert "STACK=" in caught.value.remedy
     place = Target("https://x/", "pulsar-assets", sniped, account="123456789012")
     with pytest.raises(TargetError, match="403") as caught:
-        upload.uploaded_hash(place)
+        upload.released(place)
     assert "own account" in caught.value.remedy
 
 
