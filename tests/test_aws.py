@@ -147,6 +147,8 @@ def aws(project, tmp_path_factory, monkeypatch, nursery):
     }
     yield user, gateway
     gateway.close()
+    for key in gateway.environment:  # the handler ran in this process, with the function's own
+        os.environ.pop(key, None)
     environment.client.cache_clear()
     server.stop()
 

@@ -644,12 +644,15 @@ def test_each_process_that_is_killed_is_started_again(own_sandbox, kind):
     if kind == "store":  # SeaweedFS is the store's child
         untouched -= {"weed"}
     assert {k: after[k] for k in untouched} == {k: before[k] for k in untouched}
-    # No socket of a process that is no more: lines, and where the endpoints and the sandbox are asked.
+    # Nothing of a process that is no more: each has a folder, an endpoint's with where it is asked.
     run, endpoints = own_sandbox.folder / "run", len(after["endpoint"])
     until(
-        lambda: len(list(run.glob("*.line"))) == front_count() + 1 + endpoints, what="no line left"
+        lambda: len(list(run.glob("*/line"))) == front_count() + 1 + endpoints, what="no line left"
     )
-    until(lambda: len(list(run.glob("*.sock"))) == endpoints + 1, what="no socket left")
+    until(
+        lambda: len(list(run.glob("*-*/"))) == front_count() + 1 + endpoints, what="no folder left"
+    )
+    until(lambda: len(list(run.glob("*/sock"))) == endpoints, what="no socket left")
 
 
 @pytest.mark.slow
