@@ -125,3 +125,13 @@ def test_the_key_is_sagemakers():
     name = "2026-11-24-09_12-30-123-uuid.jsonl"
     assert object_key(name, "a/b", "e", "v") == "a/b/e/v/2026/11/24/09/12-30-123-uuid.jsonl"
     assert object_key(name, "", "e", "v") == "e/v/2026/11/24/09/12-30-123-uuid.jsonl"
+
+
+def test_an_empty_spool_file_stays_for_its_writer_and_goes_with_the_endpoint(tmp_path):
+    """A process that is killed on a full disk leaves one; the endpoint's folder went never after that."""
+    orphan = tmp_path / "2026-11-24-09_12-30-123-x.jsonl.open"
+    orphan.touch()
+    finish_orphans(tmp_path)
+    assert orphan.exists()
+    finish_orphans(tmp_path, over=True)
+    assert list(tmp_path.iterdir()) == []

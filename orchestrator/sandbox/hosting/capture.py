@@ -120,17 +120,24 @@ class Capture:
             self._file = None
 
 
-def finish_orphans(spool: Path) -> None:
-    """Hand over what killed processes left open; a last line may be cut short."""
+def finish_orphans(spool: Path, over: bool = False) -> None:
+    """Hand over what killed processes left open; a last line may be cut short.
+
+    An empty file is removed when the spool is `over`, and nobody writes there any more: until then its
+    writer may be about to lock it. A process that is killed on a full disk leaves one.
+    """
     for path in spool.glob(f"*{OPEN}"):
         with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                continue  # its writer may be about to lock it
+            if not over and os.fstat(file.fileno()).st_size == 0:
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its writer lives
             data = file.read()
+            if not data:
+                path.unlink()
+                continue
             file.truncate(data.rfind(b"\n") + 1)
             os.rename(path, path.with_name(path.name.removesuffix(OPEN)))
 

@@ -67,10 +67,12 @@ class Publisher:
     def _sweep(self) -> None:
         for spool in self._places.folder.glob("capture/*/*/"):
             try:
-                finish_orphans(spool)
+                over = self._is_over(spool)
+                finish_orphans(spool, over)
                 for path in sorted(spool.glob("*.jsonl")):
                     self._publish(path)
-                self._remove_if_over(spool)
+                if over:
+                    self._remove(spool)
             except Exception:
                 log.exception("%s cannot be emptied; it is tried again", spool)
 
@@ -90,14 +92,15 @@ class Publisher:
         path.unlink()
         self._refused.pop(path, None)
 
-    def _remove_if_over(self, spool: Path) -> None:
-        """Remove an empty spool whose endpoint is gone, or has long gone on to another configuration."""
+    def _is_over(self, spool: Path) -> bool:
+        """Whether its endpoint is gone, or has long gone on to another configuration."""
         row = self._state.row("endpoints", name=spool.parent.name)
-        if row is not None and (
-            spool.name in (row["config"], row["next_config"])
-            or time.time() - spool.stat().st_mtime < QUIET_SECONDS
-        ):
-            return
+        return row is None or (
+            spool.name not in (row["config"], row["next_config"])
+            and time.time() - spool.stat().st_mtime >= QUIET_SECONDS
+        )
+
+    def _remove(self, spool: Path) -> None:
         with contextlib.suppress(OSError):  # it is not empty, or not the endpoint's last
             spool.rmdir()
             _destination(spool).unlink(missing_ok=True)
