@@ -50,14 +50,14 @@ status: setup
 	@python scripts/status.py $(PAYLOAD)
 
 .PHONY: predict
-## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours)
+## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours; OPTIONS=--drop-bad)
 predict: setup
-	@python scripts/predict.py $(if $(INPUT),--input $(INPUT))
+	@python scripts/predict.py $(if $(INPUT),--input "$(INPUT)") $(OPTIONS)
 
 .PHONY: score
 ## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows
 score: setup
-	@python scripts/score.py $(INPUT) -o $(OUTPUT)
+	@python scripts/score.py "$(INPUT)" -o "$(OUTPUT)" $(OPTIONS)
 
 .PHONY: destroy
 ## delete every pipeline and stop the sandbox

@@ -6,17 +6,11 @@ python scripts/check.py data/candidates.csv
 import argparse
 from pathlib import Path
 
-from candidates.htru2 import (
-    BOUND_SLACK,
-    MOMENTS,
-    PUBLISHED,
-    bound_excess,
-    check,
-    content_hash,
-    parse,
-)
-from common.errors import BadData, run
-from common.output import print_json
+from candidates import files
+from candidates.htru2 import PUBLISHED, check, content_hash
+from candidates.tables.moments import MOMENTS, below_bound
+from common.errors import run
+from common.output import print_json, say
 
 
 def main() -> int:
@@ -26,11 +20,10 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    try:
-        text = arguments.file.read_text(errors="replace")
-    except OSError as error:
-        raise BadData(f"{arguments.file}: {error.strerror}") from None
-    data = parse(text, arguments.file.name)
+    found, rows = files.read(arguments.file)
+    for line in found.told():
+        say(f"{arguments.file.name}: {line}")
+    data = files.labelled(found, rows, arguments.file.name)
     report = {
         "rows": len(data),
         "pulsars": int((data[:, 8] == 1).sum()),
@@ -39,8 +32,8 @@ def main() -> int:
         "rows_below_the_bound": {},
     }
     for what, skewness, kurtosis in MOMENTS:
-        ours = int((bound_excess(data, skewness, kurtosis) < -BOUND_SLACK).sum())
-        swapped = int((bound_excess(data, kurtosis, skewness) < -BOUND_SLACK).sum())
+        ours = below_bound(data, skewness, kurtosis)
+        swapped = below_bound(data, kurtosis, skewness)
         report["rows_below_the_bound"][what] = {"our_names": ours, "published_names": swapped}
     if arguments.json:
         print_json(report)

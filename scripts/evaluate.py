@@ -19,7 +19,8 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from candidates.htru2 import FEATURES, LABEL, load
+from candidates.htru2 import load
+from candidates.tables import FEATURES, LABEL
 from common.errors import run
 from common.files import (
     CANDIDATES,

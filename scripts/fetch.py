@@ -14,13 +14,12 @@ import os
 import re
 import urllib.error
 import urllib.request
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from candidates import htru2
+from candidates import files, htru2, tables
 from common.errors import BadData, BadParams, UserError, run
 from common.files import CANDIDATES, SOURCE, write_atomically, write_json
 from common.output import say
@@ -62,22 +61,6 @@ def download(url: str) -> bytes:
         raise BadData(f"{url}: {getattr(error, 'reason', error)}") from None
 
 
-def text_of(content: bytes, name: str) -> str:
-    """The candidate file in a download: the zip's HTRU_2.csv, or the content itself."""
-    if content[:2] == b"PK":
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                inside = [n for n in archive.namelist() if n.endswith("HTRU_2.csv")]
-                if not inside:
-                    raise BadData(f"{name}: the archive holds no HTRU_2.csv")
-                if archive.getinfo(inside[0]).file_size > MAX_BYTES:
-                    raise BadData(f"{name}: its HTRU_2.csv is too large to be HTRU2")
-                content = archive.read(inside[0])
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise BadData(f"{name}: {error}") from None
-    return content.decode("utf-8", errors="replace")
-
-
 def from_place(place: str) -> np.ndarray:
     """HTRU2 from a URL or a path, checked; BadData when it is not HTRU2."""
     if re.match(r"https?://", place):
@@ -91,7 +74,10 @@ def from_place(place: str) -> np.ndarray:
             raise BadData(
                 f"{place}: {error.strerror}", "name an existing HTRU_2.csv: HTRU2=<path> make train"
             ) from None
-    data = htru2.parse(text_of(content, name), name)
+    found, rows = files.read_stream(io.BytesIO(content), name, tables.EXCESS)
+    data = files.labelled(found, rows, name)
+    for line in found.told():
+        say(f"{name}: {line}")
     htru2.check(data, name)
     htru2.check_published(data, name)
     if htru2.content_hash(data) != htru2.PUBLISHED:

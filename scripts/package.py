@@ -30,6 +30,8 @@ from common.files import (
     JOBLIB,
     METRICS,
     PREPARED,
+    READER,
+    SCRIPTS,
     SOURCE,
     read_json,
     sha256,
@@ -119,7 +121,7 @@ def try_out(members: dict[str, bytes]) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in members.items():
             path = Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         lines = (PREPARED / "examples.csv").read_text().splitlines()[1:]
         rows = "".join(line.rpartition(",")[0] + "\n" for line in lines)
@@ -152,6 +154,7 @@ def main() -> int:
         "model_pulsar.joblib": JOBLIB.read_bytes(),
         "model.json": CARD.read_bytes(),
         "code/inference.py": INFERENCE.read_bytes(),
+        **{f"code/{path.relative_to(SCRIPTS)}": path.read_bytes() for path in READER},
         "provenance.json": (
             json.dumps(provenance(params, card, metrics, folds), indent=2) + "\n"
         ).encode(),

@@ -4,60 +4,50 @@
     python scripts/predict.py --input night.csv          # or - for standard input
     python scripts/predict.py 99.4 41.6 1.5 4.2 27.6 61.7 2.2 3.7
 
-Input is CSV with the eight features in the data set's order, with or without a header; a
-ninth column, the class, is shown beside the answer.
+Input is a table of candidates in any dialect, Parquet, or either packed: columns are found by name, or
+by position where eight have none. The class, where there is one, is shown beside the answer, and so is
+what is neither feature nor class, such as an id.
 """
 
 import argparse
-import sys
+import io
+import math
 from pathlib import Path
 
+import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
-from candidates.htru2 import FEATURES, is_number
+from candidates import files
+from candidates.tables import Layout, Rows
 from clients.api import ask
 from clients.payloads import REALTIME, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.target import Target, resolve
 from common.errors import BadData, TargetError, run
 from common.files import PREPARED
-from common.output import print_json
+from common.output import print_json, say
 
 EXAMPLES = PREPARED / "examples.csv"
 INFERENCE_OUTPUT = "BYOMInferenceLambdaRestApiEndpoint"
 REQUEST_BYTES = 5_000_000  # SageMaker takes 6 MiB
 
 
-def rows_of(text: str, name: str) -> tuple[list[str], list[str | None]]:
-    """The feature part of each line, and its class where there is one."""
-    rows, known = [], []
-    for number, line in enumerate((line for line in text.splitlines() if line.strip()), start=1):
-        cells = [cell.strip() for cell in line.split(",")]
-        if number == 1 and not is_number(cells[0]):
-            continue  # a header
-        if len(cells) not in (8, 9):
-            raise BadData(
-                f"{name}: line {number} has {len(cells)} columns, not 8 (or 9 with the class)"
-            )
-        rows.append(",".join(cells[:8]))
-        known.append(cells[8] if len(cells) == 9 else None)
-    if not rows:
-        raise BadData(f"{name}: no candidates in it")
-    return rows, known
-
-
-def read_input(arguments: argparse.Namespace) -> tuple[str, str]:
+def read_input(arguments: argparse.Namespace) -> tuple[Layout, Rows]:
+    """The candidates to ask about; what each column was taken for is said."""
     if arguments.values:
-        if len(arguments.values) != 8:
-            raise BadData(f"{len(arguments.values)} values, not 8: {', '.join(FEATURES)}")
-        return ",".join(arguments.values), "the command line"
-    if str(arguments.input) == "-":
-        return sys.stdin.read(), "standard input"
+        text = ",".join(arguments.values) + "\n"
+        return files.read_stream(io.BytesIO(text.encode()), "the command line")
+    place = arguments.input
     try:
-        return arguments.input.read_text(), str(arguments.input)
-    except OSError as error:
-        remedy = "make train" if arguments.input == EXAMPLES else ""
-        raise BadData(f"{arguments.input}: {error.strerror}", remedy) from None
+        found, rows = files.read(place, arguments.kurtosis, arguments.drop_bad)
+    except BadData as error:
+        if place == EXAMPLES and not EXAMPLES.exists():
+            raise BadData(str(error), "make train") from None
+        raise
+    if place != EXAMPLES:
+        for line in found.told():
+            say(f"{place}: {line}")
+    return found, rows
 
 
 def batches(rows: list[str]) -> list[list[str]]:
@@ -136,7 +126,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("values", nargs="*", help="the eight features of one candidate")
-    parser.add_argument("--input", type=Path, default=EXAMPLES, help="a CSV file, or -")
+    parser.add_argument("--input", type=Path, default=EXAMPLES, help="a table, or -")
+    files.add_reading(parser)
     parser.add_argument(
         "--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json"
     )
@@ -145,8 +136,8 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     arguments = parser.parse_args()
-    text, name = read_input(arguments)
-    rows, known = rows_of(text, name)
+    found, table = read_input(arguments)
+    rows = [",".join(map(repr, values)) for values in table.values.tolist()]
     target = resolve()
     endpoint = arguments.endpoint or load_payload(REALTIME, target.bucket)["endpoint_name"]
     if arguments.api:
@@ -156,20 +147,35 @@ def main() -> int:
     else:
         answers = ask_endpoint(target, endpoint, rows)
     source = trained_on(target, endpoint)
+    titles = [found.title(column) or f"column {column + 1}" for column in found.carried]
     if arguments.json:
         predictions = [
-            {"label": label, "probability": p} | ({"class": int(float(k))} if k is not None else {})
-            for (label, p), k in zip(answers, known, strict=True)
+            {"label": label, "probability": probability}
+            | ({} if math.isnan(truth) else {"class": int(truth)})
+            | ({"carried": dict(zip(titles, cells, strict=True))} if titles else {})
+            for (label, probability), truth, cells in zip(
+                answers, table.truth, table.carried, strict=True
+            )
         ]
         print_json({"endpoint": endpoint, "trained_on": source, "predictions": predictions})
         return 0
     print(f"endpoint {endpoint}, trained on {source}")
-    print(f"{'row':>6}  {'answer':8}{'probability':>12}" + ("  in truth" if any(known) else ""))
-    names = {0: "noise", 1: "PULSAR"}
-    for number, ((label, probability), k) in enumerate(zip(answers, known, strict=True), start=1):
-        truth = "  " + names.get(int(float(k)), k).lower() if k is not None else ""
-        print(f"{number:>6}  {names[label]:8}{probability:12.6f}{truth}")
+    print(answers_table(answers, table, titles))
     return 0
+
+
+def answers_table(answers: list[tuple[int, float]], table: Rows, titles: list[str]) -> str:
+    """A line for each candidate: the answer, its class where it is known, what is carried through."""
+    truths = not np.isnan(table.truth).all()
+    names = {0: "noise", 1: "PULSAR"}
+    lines = [f"{'row':>6}  {'answer':8}{'probability':>12}" + ("  in truth" if truths else "")]
+    lines[0] += "".join(f"  {title}" for title in titles)
+    for number, (label, probability) in enumerate(answers):
+        line = f"{number + 1:>6}  {names[label]:8}{probability:12.6f}"
+        if truths:
+            line += f"  {names.get(table.truth[number], 'unknown').lower():8}"
+        lines.append(line + "".join(f"  {cell.strip()}" for cell in table.carried[number]))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import argparse
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from candidates.htru2 import FEATURES, LABEL, load, to_csv
+from candidates.htru2 import load, to_csv
+from candidates.tables import FEATURES, LABEL
 from common.errors import run
 from common.files import CANDIDATES, PREPARED, write_atomically
 from common.output import say

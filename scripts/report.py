@@ -10,7 +10,7 @@ import argparse
 
 import pandas as pd
 
-from candidates.htru2 import FEATURES, LABEL
+from candidates.tables import FEATURES, LABEL
 from common import ROOT
 from common.errors import run
 from common.files import HOLDOUT, METRICS, PLOTS, REPORT, read_json, write_atomically

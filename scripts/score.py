@@ -4,10 +4,11 @@
     zcat night.csv.gz | python scripts/score.py - > scored.csv
     python scripts/score.py s3://pulsar-assets/night.csv -o s3://pulsar-assets/scored.csv
 
-Input is CSV with the eight features in the data set's order (a ninth column is ignored), with
-or without a header. Output has a line for every line of input, `label,probability`, in the same
-order; a bad row becomes `,` and is reported with its line number. Nothing appears under the
-output's name before it is complete. Exit code 1 when rows were bad.
+Input is a table of candidates in any dialect, Parquet, or either packed (gzip, xz, zip): columns are
+found by name, or by position where eight have none. Output has a line for every candidate, in the
+same order: what is no feature and no class, such as an id, then `label,probability`. A row that cannot be
+read ends the run, and is named; with --drop-bad it is left out, and counted. Nothing appears under the
+output's name before it is complete.
 
 A package holds code. That of a package from elsewhere runs only with --trust, and like every
 model's it gets no network and no files but its own where the kernel can see to it (Linux).
@@ -17,36 +18,36 @@ import argparse
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
+from candidates import files
+from candidates.files import add_reading
 from clients.refusals import explained
 from clients.target import resolve
-from common.errors import BadData, UserError, run
+from common.errors import UserError, run
 from common.files import ARCHIVE
 from common.output import print_json, say
 from orchestrator.sandbox.hosting.archive import BadArchive, unpack
 from orchestrator.sandbox.hosting.confinement import READ, confine
-from scoring.engine import score
+from scoring import engine
 
 
 @contextmanager
 def opened(place: str):
     """A binary stream to read from, and its size where it is known."""
-    if place == "-":
-        yield sys.stdin.buffer, None
-    elif place.startswith("s3://"):
+    if place.startswith("s3://"):
         bucket, _, key = place[5:].partition("/")
         with explained():
             answer = resolve().client("s3").get_object(Bucket=bucket, Key=key)
             yield answer["Body"], answer["ContentLength"]
     else:
-        try:
-            with open(place, "rb") as file:
-                yield file, os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise BadData(f"{place}: {error.strerror}") from None
+        with files.opened(place) as opened_file:
+            yield opened_file
 
 
 @contextmanager
@@ -57,6 +58,10 @@ def completed(place: str):
         sys.stdout.buffer.flush()
         return
     folder = None if place.startswith("s3://") else Path(place).absolute().parent
+    if folder and not folder.is_dir():
+        raise UserError(f"the folder {folder} does not exist", f"mkdir -p {folder}")
+    if folder and Path(place).is_dir():
+        raise UserError(f"{place} is a folder", f"-o {place}/scored.csv")
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".score.", delete=False) as file:
         try:
             yield file
@@ -77,11 +82,34 @@ def is_own(archive: Path) -> bool:
     return ARCHIVE.is_file() and archive.read_bytes() == ARCHIVE.read_bytes()
 
 
+def score_all(source, size: int | None, sink, model: str, arguments: argparse.Namespace) -> dict:
+    """Score a stream into another with an unpacked model; the engine's summary."""
+    name = "standard input" if arguments.input == "-" else Path(arguments.input).name
+    chunks = files.Chunks(source, name)
+    with files.refused(name):
+        found, parts = engine.opening(chunks, arguments.kurtosis)
+        for line in found.told():
+            say(f"{name}: {line}")
+        with (
+            ProcessPoolExecutor(
+                arguments.workers, initializer=engine.load,
+                initargs=(model, partial(confine, {model: READ})),
+            ) as pool,
+            tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
+        ):  # fmt: skip
+
+            def progress(rows: int) -> None:
+                bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+                bar.update(chunks.taken - bar.n)
+
+            return engine.score(found, parts, sink, pool, arguments.drop_bad, progress)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", help="a CSV file, s3://bucket/key, or - for standard input")
+    parser.add_argument("input", help="a file, s3://bucket/key, or - for standard input")
     parser.add_argument(
         "-o", "--output", default="-", help="a file, s3://bucket/key, or - (default)"
     )
@@ -89,6 +117,7 @@ def main() -> int:
     parser.add_argument(
         "--trust", action="store_true", help="run the code of a --model from elsewhere"
     )
+    add_reading(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
@@ -105,9 +134,7 @@ def main() -> int:
         except BadArchive as error:
             raise UserError(f"{arguments.model}: {error}", "make package") from None
         with opened(arguments.input) as (source, size), completed(arguments.output) as sink:
-            model = str(Path(folder, "model"))
-            settle = partial(confine, {model: READ})
-            summary = score(source, sink, size, model, arguments.workers, settle)
+            summary = score_all(source, size, sink, str(Path(folder, "model")), arguments)
     if arguments.json and arguments.output != "-":
         print_json(summary)
     else:
@@ -116,10 +143,10 @@ def main() -> int:
             f"score: {summary['rows']:,} candidates in {summary['seconds']:.1f} s, {rate:,.0f} a second"
         )
         for row in summary["bad"]:
-            say(f"  line {row['line']}: {row['reason']}")
+            say(f"  row {row['row']}: {row['reason']}")
         if summary["bad_rows"]:
-            say(f"score: {summary['bad_rows']} rows could not be scored")
-    return 1 if summary["bad_rows"] else 0
+            say(f"score: {summary['bad_rows']} bad rows were left out")
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from candidates import htru2
+from candidates import files, htru2
 from candidates.simulator import ACCIDENTS, SURVEY, simulate
 from common.errors import UserError, run
 from common.files import write_atomically
@@ -27,7 +27,7 @@ def score_on(path: Path) -> dict:
     params = load_params()
     features, classes = simulate(htru2.PULSARS, htru2.ROWS - htru2.PULSARS, params["data"]["seed"])
     classifier = estimators.fit(estimators.build(params["train"]), features, classes)
-    data = htru2.parse(path.read_text(errors="replace"), path.name)
+    data = files.labelled(*files.read(path), path.name)
     probability = classifier.predict_proba(data[:, :8])[:, 1]
     return {
         "roc_auc": float(roc_auc_score(data[:, 8], probability)),

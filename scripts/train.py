@@ -14,7 +14,8 @@ import joblib
 import numpy as np
 import sklearn
 
-from candidates.htru2 import FEATURES, load
+from candidates.htru2 import load
+from candidates.tables import FEATURES
 from common.errors import run
 from common.files import CARD, JOBLIB, PREPARED, SOURCE, read_json, write_atomically, write_json
 from common.output import say

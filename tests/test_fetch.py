@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fetch
-from candidates import htru2, simulator
+from candidates import files, htru2, simulator
 from common.errors import BadData, UserError
 
 PARAMS = {"source": "auto", "simulated_candidates": 400, "simulated_pulsars": 100, "seed": 1}
@@ -58,6 +58,10 @@ def homes(monkeypatch):
     server.server_close()
 
 
+def parsed(text: str) -> np.ndarray:
+    return files.labelled(*files.read_stream(io.BytesIO(text.encode()), "x"), "x")
+
+
 def zipped(text: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -69,7 +73,7 @@ def test_the_zip_of_the_first_home_is_used(homes, htru2_like):
     homes("htru2.zip", zipped(htru2_like.replace("\n", "\r")))
     data, is_simulated = fetch.get("auto", PARAMS)
     assert not is_simulated
-    assert np.array_equal(data, htru2.parse(htru2_like, "x"))
+    assert np.array_equal(data, parsed(htru2_like))
 
 
 def test_a_home_that_fails_gives_way_to_the_next(homes, htru2_like, capsys):

@@ -17,6 +17,7 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 
+from candidates import tables
 from candidates.htru2 import load
 from scoring import inference
 
@@ -100,7 +101,10 @@ def test_the_power_transform_is_scikit_learns(lambdas):
         (CSV_ROW.encode(), "TEXT/CSV"),
         ("\ufeff" + CSV_ROW + "\r\n", "text/csv"),
         ("\n" + CSV_ROW + "\n\n", "text/csv"),
-        (",".join("abcdefgh") + "\n" + CSV_ROW, "text/csv"),
+        (",".join(tables.FEATURES) + "\n" + CSV_ROW, "text/csv"),
+        (",".join("01234567") + "\n" + CSV_ROW, "text/csv"),
+        (CSV_ROW.replace(",", ";"), "text/csv"),
+        (CSV_ROW + ",1", "text/csv"),
         (CSV_ROW.replace(",", " , "), "text/csv"),
         (",".join(f'"{value}"' for value in ROW), "text/csv"),
         (json.dumps(ROW), "application/json"),
@@ -123,17 +127,18 @@ def test_every_way_to_send_a_row_gets_the_same_answer(model, body, content_type)
     ("body", "content_type", "status", "words"),
     [
         ("1,2,3", "text/csv", 400, "row 1 has 3 columns, not 8"),
-        (CSV_ROW + ",1", "text/csv", 400, "row 1 has 9 columns"),
-        (f"{CSV_ROW}\n1,2\n", "text/csv", 400, "row 2 has 2 columns"),
+        (CSV_ROW + ",7.5", "text/csv", 400, "nine columns"),
+        (",".join("abcdefgh") + "\n" + CSV_ROW, "text/csv", 400, "no column is named"),
+        (f"{CSV_ROW}\n{CSV_ROW}\n1,2\n", "text/csv", 400, "row 3: has 2 columns"),
         (
-            CSV_ROW.replace("1.547196967", "abc"),
+            CSV_ROW + "\n" + CSV_ROW.replace("1.547196967", "abc"),
             "text/csv",
             400,
-            "row 1, column 3 is no number: 'abc'",
+            "row 2: column 3 (profile_skewness) is no number: 'abc'",
         ),
         (CSV_ROW.replace("1.547196967", "nan"), "text/csv", 400, "row 1, column 3"),
-        (CSV_ROW.replace("1.547196967", ""), "text/csv", 400, "row 1, column 3"),
-        ("", "text/csv", 400, "no rows"),
+        (CSV_ROW.replace("1.547196967", ""), "text/csv", 400, "row 1: column 3"),
+        ("", "text/csv", 400, "no candidates"),
         (b"\xff\xfe", "text/csv", 400, "not UTF-8"),
         (",".join(["1e300"] * 8), "text/csv", 400, "row 1 holds numbers too large"),
         ("[1, 2", "application/json", 400, "not JSON"),

@@ -18,6 +18,7 @@ import package
 import upload
 from common import params as rules
 from common.errors import BadParams, GateFailed, UserError
+from common.files import INFERENCE, READER
 from common.params import load_params
 from scoring.packing import member, pack
 
@@ -331,9 +332,8 @@ def imported(path) -> set:
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             for name in names:
-                places = [
-                    root / f"{name.replace('.', '/')}.py" for root in (ROOT, ROOT / "scripts")
-                ]
+                roots = [root / name.replace(".", "/") for root in (ROOT, ROOT / "scripts")]
+                places = [path.with_name(f"{path.name}.py") for path in roots]
                 waiting += [place for place in places if place.is_file()]
     return found
 
@@ -348,7 +348,8 @@ def test_a_stage_depends_on_what_its_script_imports_and_on_nothing_that_it_does_
     for path in (ROOT / dep for dep in STAGES[stage]["deps"]):
         named |= {path} if path.suffix == ".py" else set(path.glob("*.py"))
     named = {path for path in named if path.name != "__init__.py"}
-    carried = {ROOT / "scripts" / "scoring" / "inference.py"} if stage == "package" else set()
+    carried = {INFERENCE, *READER} if stage == "package" else set()
+    carried = {path for path in carried if path.name != "__init__.py"}
     assert named == imported(script) | carried
 
 

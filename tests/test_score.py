@@ -1,5 +1,6 @@
 """Scoring many candidates: exact, in order, nothing lost, nothing half-written."""
 
+import gzip
 import io
 import json
 import subprocess
@@ -7,11 +8,13 @@ import sys
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from candidates.htru2 import load
+from candidates.tables import FEATURES
 from orchestrator.sandbox.hosting import confinement
 from scoring import engine
 from scoring.packing import pack
@@ -50,40 +53,81 @@ def test_every_answer_is_predict_probas_in_the_inputs_order(project, rows):
     assert np.array_equal(scored[:, 0], expected >= threshold)
 
 
-@pytest.mark.parametrize(
-    "form", ["header", "class", "carriage-returns", "no-final-newline", "stdin"]
-)
+@pytest.mark.parametrize("form", ["header", "class", "carriage-returns", "semicolons", "packed"])
 def test_every_form_of_input_gets_the_same_answers(project, rows, form):
-    plain = run_score(project, "-", input="\n".join(rows[:500]).encode() + b"\n")
-    text = {
-        "header": ",".join("abcdefgh") + "\n" + "\n".join(rows[:500]) + "\n",
-        "class": "\n".join(row + ",1" for row in rows[:500]) + "\n",
-        "carriage-returns": "\r".join(rows[:500]) + "\r",
-        "no-final-newline": "\n".join(rows[:500]),
-        "stdin": "\n".join(rows[:500]) + "\n",
-    }[form]
-    result = run_score(project, "-", input=text.encode())
+    lines = rows[:500]
+    plain = run_score(project, "-", input="\n".join(lines).encode() + b"\n")
+    content = {
+        "header": ",".join(FEATURES) + "\n" + "\n".join(lines),
+        "class": "\n".join(row + ",1" for row in lines) + "\n",
+        "carriage-returns": "\r".join(lines) + "\r",
+        "semicolons": "\n".join(lines).replace(",", ";").replace(".", ",") + "\n",
+        "packed": "\n".join(lines),
+    }[form].encode()
+    content = gzip.compress(content) if form == "packed" else content
+    result = run_score(project, "-", input=content)
     assert result.returncode == 0, result.stderr
     assert_same(result.stdout.removeprefix(b"label,probability\n"), plain.stdout)
     assert result.stdout.startswith(b"label,probability\n") == (form == "header")
 
 
-def test_bad_rows_are_told_by_line_and_the_others_keep_their_place(project, rows):
-    lines = rows[:6].copy()
-    lines[1] = "1,2,3"
-    lines[3] = lines[3].replace(",", ",x", 1)
-    lines[4] = ""
-    text = ("label,of,a,header,with,eight,columns,here\n" + "\n".join(lines) + "\n").encode()
-    result = run_score(project, "-", input=text)
-    assert result.returncode == 1
-    output = result.stdout.decode().splitlines()
-    assert len(output) == 7
-    assert [line == "," for line in output[1:]] == [False, True, False, True, True, False]
+def test_what_is_no_feature_goes_through_and_columns_are_told(project, rows):
+    names = [*reversed(FEATURES), "beam", "class"]
+    lines = [
+        ",".join([*reversed(row.split(",")), f'"{n}, north"' if n == 1 else f"J{n}", "1"])
+        for n, row in enumerate(rows[:4])
+    ]
+    result = run_score(project, "-", input="\n".join([",".join(names), *lines]).encode())
+    assert result.returncode == 0, result.stderr
+    scored = pd.read_csv(io.BytesIO(result.stdout))
+    assert list(scored.columns) == ["beam", "label", "probability"]
+    assert list(scored.beam) == ["J0", "1, north", "J2", "J3"]
+    plain = run_score(project, "-", input="\n".join(rows[:4]).encode())
+    assert_same(
+        scored[["label", "probability"]].to_csv(header=False, index=False).encode(), plain.stdout
+    )
     said = result.stderr.decode()
-    assert "line 3: has 3 columns, not 8" in said
-    assert "line 5: column 2 is no number" in said
-    assert "line 6: the line is empty" in said
-    assert "3 rows could not be scored" in said
+    assert "standard input: comma-separated, columns by name" in said
+    assert "the class is column 10 class" in said
+    assert "carried through: column 9 beam" in said
+
+
+def test_bad_rows_are_named_and_nothing_is_written_unless_they_are_to_be_left_out(project, rows):
+    """Whether they are in the head of the table or far behind it."""
+    lines = rows[:3000]
+    lines[1] = "1,2,3"
+    lines[2900] = lines[2900].replace(",", ",x", 1)
+    place = project.folder / "bad.csv"
+    place.write_text("\n".join(lines) + "\n")
+    result = run_score(project, "bad.csv", "-o", "never.csv")
+    assert result.returncode == 1
+    said = result.stderr.decode()
+    assert "bad.csv: row 2: has 3 columns, not 8; 2 such rows: 2, 2901" in said
+    assert "--drop-bad" in said
+    assert not (project.folder / "never.csv").exists()
+    result = run_score(project, "bad.csv", "-o", "good.csv", "--drop-bad", "--json")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["bad_rows"]) == (2998, 2)
+    assert summary["bad"][1]["reason"].startswith("column 2 (profile_std) is no number: 'x")
+    good = [row for number, row in enumerate(rows[:3000]) if number not in (1, 2900)]
+    plain = run_score(project, "-", input="\n".join(good).encode())
+    assert_same((project.folder / "good.csv").read_bytes(), plain.stdout)
+
+
+def test_a_second_table_behind_the_first_in_another_order_is_found(project, rows):
+    other = [",".join([*row.split(",")[4:], *row.split(",")[:4]][::-1]) for row in rows[:500]]
+    result = run_score(project, "-", input="\n".join([*rows[:3000], *other]).encode())
+    assert result.returncode == 1
+    assert "two tables in one file" in result.stderr.decode()
+
+
+def test_an_output_folder_that_is_not_there_is_named(project, rows):
+    (project.folder / "one.csv").write_text(rows[0] + "\n")
+    result = run_score(project, "one.csv", "-o", "nowhere/scored.csv")
+    assert result.returncode == 1
+    assert b"mkdir -p" in result.stderr
+    assert b"Traceback" not in result.stderr
 
 
 def test_nothing_half_written_stays_under_the_name(project, rows):
@@ -113,13 +157,19 @@ def test_it_reads_from_and_writes_to_the_sandboxs_s3(project, sandbox, rows):
 )
 def test_blocks_are_whole_lines_and_lose_nothing(lines, end, size):
     text = end.join(lines).encode()
-    got = list(engine.blocks(io.BytesIO(text), size))
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    got = list(engine.blocks(chunks, size))
     assert all(block.endswith(b"\n") for block in got)
     joined = b"".join(got)
-    if b"\r" in text[:size]:
+    if chunks and b"\r" in chunks[0]:
         text = text.replace(b"\r", b"\n")
     if b"\r" not in text:
         assert joined.rstrip(b"\n") == text.rstrip(b"\n")
+
+
+def test_a_block_does_not_end_inside_quotes():
+    text = b'a,"one\ntwo"\nb,c\n' * 20
+    assert all(block.count(b'"') % 2 == 0 for block in engine.blocks([text], 20))
 
 
 def test_the_summary_is_json_for_a_script(project, rows):
@@ -141,7 +191,7 @@ def test_a_package_from_elsewhere_wants_trust(project, tmp_path):
     """And gets no files even then, where the kernel can see to it."""
     place, archive = tmp_path / "outside", tmp_path / "foreign.tar.gz"
     archive.write_bytes(pack({"code/inference.py": FOREIGN.format(place=str(place)).encode()}))
-    (project.folder / "one.csv").write_text("1,2,3,4,5,6,7,8\n")
+    (project.folder / "one.csv").write_text("99.4,41.6,1.5,4.2,27.6,61.7,2.2,3.7\n")
     result = run_score(project, "one.csv", "-o", "out.csv", "--model", str(archive))
     assert result.returncode == 1
     assert b"was not made here" in result.stderr

@@ -7,68 +7,20 @@ bound that no sample can break, excess kurtosis >= skewness^2 - 2 (Pearson 1916)
 every row of HTRU2 keeps under these names.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from candidates import files
+from candidates.tables import EXCESS, FEATURES, LABEL
+from candidates.tables.moments import BOUND_SLACK, MOMENTS, bound_excess
 from common.errors import BadData
 from common.files import sha256
 
-FEATURES = [
-    "profile_mean",
-    "profile_std",
-    "profile_skewness",
-    "profile_kurtosis",
-    "dm_mean",
-    "dm_std",
-    "dm_skewness",
-    "dm_kurtosis",
-]
-LABEL = "is_pulsar"
-MOMENTS = [("profile", 2, 3), ("dm", 6, 7)]  # where skewness and excess kurtosis are
 ROWS, PULSARS = 17898, 1639
 # sha256 of the parsed values as little-endian float64, row by row.
 PUBLISHED = "bff7e0d962f5762938f833075d6bbfd3ce229cdcfb30091b4ecaa7dca4a81a74"
-BOUND_SLACK = 1e-6  # the file rounds to some ten digits
-
-
-def parse(text: str, name: str) -> np.ndarray:
-    """The numbers of a candidate file as an array (n, 9): features and class.
-
-    Takes CSV with any line ends (the published file has bare carriage returns), with or
-    without a header line, and ARFF. Raises BadData with the row and what is wrong in it;
-    rows are counted from 1 over the lines that hold candidates.
-    """
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
-    lines = [line for line in lines if not line.lstrip().startswith(("@", "%"))]
-    if lines and not is_number(lines[0].split(",")[0]):
-        lines = lines[1:]  # a header
-    if not lines:
-        raise BadData(f"{name}: no candidates in it")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        cells = line.split(",")
-        if len(cells) != 9:
-            raise BadData(f"{name}: row {number} has {len(cells)} columns, not 9: {line[:60]!r}")
-        try:
-            rows.append([float(cell) for cell in cells])
-        except ValueError:
-            column = next(i for i, cell in enumerate(cells) if not is_number(cell))
-            raise BadData(
-                f"{name}: row {number}, column {column + 1} ({([*FEATURES, LABEL])[column]}) "
-                f"is no number: {cells[column]!r}"
-            ) from None
-    return np.array(rows)
-
-
-def is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def check(data: np.ndarray, name: str) -> None:
@@ -88,12 +40,6 @@ def check(data: np.ndarray, name: str) -> None:
                 f"{what}_skewness^2 - 2 = {data[row, skewness] ** 2 - 2:.6g}, which no sample can be "
                 f"({int(broken.sum())} rows); are the two columns the other way round?"
             )
-
-
-def bound_excess(data: np.ndarray, skewness: int, kurtosis: int) -> np.ndarray:
-    """How far excess kurtosis is above its lower bound, relative to the size of the numbers."""
-    bound = data[:, skewness] ** 2 - 2
-    return (data[:, kurtosis] - bound) / (1 + np.abs(bound))
 
 
 def _require(good: np.ndarray, values: np.ndarray, name: str, what: str, first: int = 0) -> None:
@@ -127,5 +73,5 @@ def to_csv(data: np.ndarray) -> str:
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, 8) and classes (n,) of a file that `to_csv` wrote."""
-    frame = pd.read_csv(path)
-    return frame[FEATURES].to_numpy(float), frame[LABEL].to_numpy(int)
+    data = files.labelled(*files.read(path, EXCESS), path.name)
+    return data[:, :8], data[:, 8].astype(int)

@@ -32,7 +32,12 @@ HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with their proba
 REPORT = EVALUATION / "report.html"
 
 # package
-INFERENCE = ROOT / "scripts" / "scoring" / "inference.py"  # goes into it
+SCRIPTS = ROOT / "scripts"
+INFERENCE = SCRIPTS / "scoring" / "inference.py"  # goes into it, with what it imports:
+READER = [
+    SCRIPTS / "candidates" / "__init__.py",
+    *sorted((SCRIPTS / "candidates" / "tables").glob("*.py")),
+]
 ARCHIVE = MODELS / "model.tar.gz"
 
 

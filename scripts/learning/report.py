@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from candidates.htru2 import FEATURES
+from candidates.tables import FEATURES
 
 # The same bytes for the same numbers.
 matplotlib.use("svg")

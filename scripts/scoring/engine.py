@@ -1,29 +1,47 @@
 """Candidates by the million through a package, on every core: block in, block out.
 
 Each worker process takes the package's own inference.py and model, and scores whole lines some
-megabytes at a time.
+megabytes at a time. The head of a table is read with care, and says how the rest is written.
 """
 
+import csv
 import importlib.util
 import io
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
-from tqdm import tqdm
+import pyarrow.compute as pc
+from pyarrow import csv as fast_csv
 
-from candidates.htru2 import FEATURES, is_number
+from candidates import tables
+from candidates.tables import BadTable, Layout
+from candidates.tables.moments import HANDFUL, MOMENTS, below_bound
 
 BLOCK_BYTES = 4 * 1024 * 1024
-SHOWN = 10  # bad rows that are told one by one
-HEADER = b"label,probability\n"
+HEAD_BYTES = 128 * 1024  # a thousand rows tell what is what
+MOST_QUOTED = 16 * BLOCK_BYTES  # within one pair of quotes
+AHEAD = 4  # blocks that wait for a worker, or to be written
+ANSWER = ["label", "probability"]
+BINARY = pa.array([0.0, 1.0])
 
 _model = _inference = None  # of a worker process
+
+
+class Scored:
+    """A block's output, the number of its rows, the bad ones as (row in block, reason), and how many
+    break the moment bound."""
+
+    def __init__(
+        self, output: bytes, rows: int, bad: list[tuple[int, str]], impossible: int
+    ) -> None:
+        self.output, self.rows, self.bad, self.impossible = output, rows, bad, impossible
 
 
 def load(folder: str, settle: Callable[[], None]) -> None:
@@ -36,113 +54,179 @@ def load(folder: str, settle: Callable[[], None]) -> None:
     _model = _inference.model_fn(folder)
 
 
-def score_block(block: bytes) -> tuple[bytes, int, list[tuple[int, str]]]:
-    """The output of whole lines, their number, and the bad ones as (line in block, reason)."""
+def score_block(block: bytes, found: Layout, first: bool) -> Scored:
+    """Score whole lines of a table; with `first`, they begin with its header."""
     try:
-        return _score_fast(block)
+        if first:
+            raise ValueError("the header is read with care")
+        return _score_fast(block, found)
     except (pa.ArrowInvalid, ValueError):
-        return _score_with_care(block)
+        return _score_with_care(block, found, first)
 
 
-def _score_fast(block: bytes) -> tuple[bytes, int, list]:
-    """A block in which every row is good; ArrowInvalid or ValueError when one is not."""
-    columns = block[: block.index(b"\n")].count(b",") + 1
-    names = [str(number) for number in range(columns)]
-    table = csv.read_csv(
+def _score_fast(block: bytes, found: Layout) -> Scored:
+    """A block in which every row is good; ArrowInvalid or ValueError when one may not be."""
+    if found.delimiter == " ":
+        block = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", block))
+    if b'"' in block and found.carried:
+        raise ValueError("quotes are to be kept")
+    numbers = [*found.features, *([] if found.label is None else [found.label])]
+    wanted = [str(column) for column in numbers + found.carried]
+    table = fast_csv.read_csv(
         pa.BufferReader(block),
-        read_options=csv.ReadOptions(
-            column_names=names, use_threads=False, block_size=len(block) + 1
+        read_options=fast_csv.ReadOptions(
+            column_names=[str(column) for column in range(found.width)],
+            use_threads=False, block_size=len(block) + 1,
         ),
-        parse_options=csv.ParseOptions(ignore_empty_lines=False),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.float64()),
-            null_values=[],
-            strings_can_be_null=False,
+        parse_options=fast_csv.ParseOptions(delimiter=found.delimiter),
+        convert_options=fast_csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string())
+            | {str(column): pa.float64() for column in numbers},
+            include_columns=wanted, decimal_point=found.decimal,
+            null_values=[], strings_can_be_null=False,
         ),
+    )  # fmt: skip
+    columns = table.combine_chunks().columns
+    values = np.column_stack([column.to_numpy() for column in columns[: len(tables.FEATURES)]])
+    if found.label is not None and not pc.all(pc.is_in(columns[8], BINARY)).as_py():
+        raise ValueError("no class")
+    values[:, [3, 7]] -= found.excess
+    carried = [pc.utf8_trim_whitespace(column) for column in columns[len(numbers) :]]
+    prediction = _predicted(values)
+    answer = [*carried, prediction[:, 0].astype(np.int8), prediction[:, 1]]
+    buffer = io.BytesIO()
+    fast_csv.write_csv(
+        pa.table(answer, names=[str(number) for number in range(len(answer))]), buffer,
+        fast_csv.WriteOptions(include_header=False, quoting_style="none"),
+    )  # fmt: skip
+    return Scored(buffer.getvalue(), len(values), [], _impossible(values))
+
+
+def _score_with_care(block: bytes, found: Layout, first: bool) -> Scored:
+    """The same row by row, for a block that holds a bad one; its output is that of the others."""
+    rows = tables.rows_in(block.decode(errors="replace"), found, first)
+    rows.values[:, [3, 7]] -= found.excess
+    bad = dict(rows.bad)
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    for number, (values, carried) in enumerate(zip(rows.values, rows.carried, strict=True)):
+        if number not in bad:
+            try:
+                ((label, probability),) = _predicted(values[None]).tolist()
+                cells = [cell.strip() for cell in carried]
+                writer.writerow([*cells, f"{label:.0f}", repr(probability)])
+            except ValueError as error:
+                bad[number] = str(error).removeprefix("row 1 ")
+    good = rows.without_bad().values
+    return Scored(
+        output.getvalue().encode(), len(rows.values), sorted(bad.items()), _impossible(good)
     )
-    data = np.column_stack([table.column(number).to_numpy() for number in range(len(FEATURES))])
-    if columns > len(FEATURES) + 1:
-        raise ValueError("too many columns")
-    prediction = _inference.predict_fn(data, _model)
+
+
+def _predicted(values: np.ndarray) -> np.ndarray:
+    """Labels and probabilities (n, 2); ValueError when the model refuses a row."""
+    prediction = _inference.predict_fn(values, _model)
     if isinstance(prediction, _inference.BadInput):
         raise ValueError(prediction.message)
-    answer = pa.table([prediction[:, 0].astype(np.int8), prediction[:, 1]], names=["l", "p"])
-    buffer = io.BytesIO()
-    csv.write_csv(answer, buffer, csv.WriteOptions(include_header=False))
-    return buffer.getvalue(), len(data), []
+    return prediction
 
 
-def _score_with_care(block: bytes) -> tuple[bytes, int, list[tuple[int, str]]]:
-    """The same row by row, for a block that holds a bad one."""
-    lines, output, bad = block.splitlines(), [], []
-    for number, line in enumerate(lines):
-        cells = line.decode(errors="replace").split(",")
-        row = ",".join(cells[: len(FEATURES)] if len(cells) == len(FEATURES) + 1 else cells)
-        rows = _inference.input_fn(row, "text/csv") if line.strip() else None
-        if rows is None:
-            rows = _inference.BadInput(400, "the line is empty")
-        prediction = _inference.predict_fn(rows, _model)
-        if isinstance(prediction, _inference.BadInput):
-            bad.append((number, prediction.message.removeprefix("row 1, ").removeprefix("row 1 ")))
-            output.append(",\n")
-        else:
-            output.append(f"{prediction[0, 0]:.0f},{float(prediction[0, 1])!r}\n")
-    return "".join(output).encode(), len(lines), bad
+def _impossible(values: np.ndarray) -> int:
+    return sum(below_bound(values, s, k) for _, s, k in MOMENTS)
 
 
-def blocks(stream, size: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Whole lines of a stream, some megabytes at a time; bare carriage returns end lines too."""
-    rest, old_ends = b"", None
-    while chunk := stream.read(size):
-        if old_ends is None:
+def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """Whole lines of a text, a short block first; bare carriage returns end lines too."""
+    rest, old_ends, wanted = b"", None, min(HEAD_BYTES, size)
+    for chunk in chunks:
+        if old_ends is None and chunk:
             old_ends = b"\r" in chunk and b"\n" not in chunk
-        block = rest + (chunk.replace(b"\r", b"\n") if old_ends else chunk)
-        cut = block.rfind(b"\n") + 1
-        rest = block[cut:]
-        if cut:
-            yield block[:cut]
+        rest += chunk.replace(b"\r", b"\n") if old_ends else chunk
+        while len(rest) >= wanted and (cut := _end_of_lines(rest, wanted)):
+            yield rest[:cut]
+            rest, wanted = rest[cut:], size
+        if len(rest) > wanted + MOST_QUOTED:
+            raise BadTable("its quotes do not match, or a line has no end")
     if rest:
-        yield rest + b"\n"
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
+
+
+def _end_of_lines(text: bytes, wanted: int) -> int:
+    """Where a line ends, near `wanted`, that does not end inside quotes; 0 when none does."""
+    cut = text.rfind(b"\n", 0, wanted) + 1 or text.find(b"\n") + 1
+    quotes = text.count(b'"', 0, cut)
+    while cut and quotes % 2:
+        before = text.rfind(b"\n", 0, cut - 1) + 1
+        quotes -= text.count(b'"', before, cut)
+        cut = before
+    return cut
+
+
+def opening(source: Iterable[bytes], kurtosis: str | None) -> tuple[Layout, Iterator[bytes]]:
+    """How a table is written, and its blocks, the first with its header.
+
+    BadTable when that cannot be told, or its numbers cannot be candidates'.
+    """
+    parts = blocks(source)
+    head = next(parts, b"")
+    text = head.decode(errors="replace")
+    found = tables.layout(text)
+    rows = tables.rows_in(text, found)
+    good = rows.without_bad().values
+    if not len(good):
+        raise BadTable(tables.complaint(rows.bad) if rows.bad else "it holds no candidates")
+    tables.judge(found, tables.orient(found, good), kurtosis)
+    twice = {found.title(column).lower() for column in found.carried} & set(ANSWER)
+    if twice:
+        raise BadTable(f"its column {twice.pop()!r} would be there twice: rename it")
+    return found, chain([head], parts)
 
 
 def score(
-    source, sink, size: int | None, folder: str, workers: int, settle: Callable[[], None]
-) -> dict:
-    """Score `source` into `sink`, both binary streams; counts, bad rows, seconds.
+    found: Layout, parts: Iterable[bytes], sink, pool: Executor, drop_bad: bool,
+    progress: Callable[[int], None],
+) -> dict:  # fmt: skip
+    """Score the blocks of a table into `sink`, a binary stream: rows, bad rows, seconds.
 
-    `settle` is called in each worker before it runs anything of the package's.
+    `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped.
     """
-    began, rows, bad_rows, shown = time.monotonic(), 0, 0, []
+    began = time.monotonic()
+    rows, impossible, bad = 0, 0, []
     pending: deque = deque()
-    with (
-        ProcessPoolExecutor(workers, initializer=load, initargs=(folder, settle)) as pool,
-        tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
-    ):
+    sink.write(header(found))
 
-        def take() -> None:
-            nonlocal rows, bad_rows
-            length, future = pending.popleft()
-            output, count, bad = future.result()
-            sink.write(output)
-            for number, reason in bad[: SHOWN - len(shown)]:
-                shown.append({"line": lines_before + rows + number + 1, "reason": reason})
-            rows, bad_rows = rows + count, bad_rows + len(bad)
-            bar.update(length)
-            bar.set_postfix_str(f"{rows / (time.monotonic() - began):,.0f} rows/s")
+    def take() -> None:
+        nonlocal rows, impossible
+        scored = pending.popleft().result()
+        bad.extend((rows + number, reason) for number, reason in scored.bad)
+        if drop_bad or not bad:
+            sink.write(scored.output)
+        rows, impossible = rows + scored.rows, impossible + scored.impossible
+        progress(rows)
 
-        lines_before = 0
-        for number, block in enumerate(blocks(source)):
-            if number == 0 and not is_number(
-                block[: block.index(b"\n")].split(b",")[0].decode(errors="replace")
-            ):
-                sink.write(HEADER)
-                lines_before, block = 1, block[block.index(b"\n") + 1 :]
-                if not block:
-                    continue
-            pending.append((len(block), pool.submit(score_block, block)))
-            while len(pending) > 2 * workers:
-                take()
-        while pending:
+    for number, block in enumerate(parts):
+        pending.append(pool.submit(score_block, block, found, number == 0))
+        while len(pending) > AHEAD:
             take()
-    seconds = time.monotonic() - began
-    return {"rows": rows, "bad_rows": bad_rows, "bad": shown, "seconds": round(seconds, 3)}
+    while pending:
+        take()
+    if bad and not drop_bad:
+        raise BadTable(tables.complaint(bad), rows=True)
+    if impossible > HANDFUL:
+        raise BadTable(
+            f"kurtosis is below skewness^2 - 2, which no sample can be, in {impossible} places: are these "
+            "two tables in one file, with their columns in another order?"
+        )
+    told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
+    seconds = round(time.monotonic() - began, 3)
+    return {"rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "seconds": seconds}
+
+
+def header(found: Layout) -> bytes:
+    """The output's header line; none where the table has none."""
+    if found.header is None:
+        return b""
+    line = io.StringIO()
+    titles = [found.title(column) for column in found.carried]
+    csv.writer(line, lineterminator="\n").writerow([*titles, *ANSWER])
+    return line.getvalue().encode()

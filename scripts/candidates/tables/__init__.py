@@ -1,0 +1,54 @@
+"""Read tables of candidates as people have them: the one place that parses them.
+
+It travels in model.tar.gz beside inference.py, so it needs numpy alone and runs on old Pythons.
+
+    dialect.py     bytes to cells: encoding, line ends, delimiter, quotes, decimal sign
+    names.py       what the name of a column means
+    layout.py      which column is what, and the numbers of each row
+    moments.py     what the numbers give away: names exchanged, features standardised
+
+Columns are found by name where they have names, by position where eight or nine have none. What
+fits neither is refused by BadTable, never guessed.
+"""
+
+from candidates.tables.dialect import BadTable, decoded, encoding_of
+from candidates.tables.layout import Layout, Rows, layout, rows_in
+from candidates.tables.moments import EXCESS, PEARSON, judge, orient
+from candidates.tables.names import FEATURES, LABEL
+
+__all__ = [
+    "EXCESS", "FEATURES", "LABEL", "PEARSON", "SHOWN", "BadTable", "Layout", "Rows", "complaint", "decoded",
+    "encoding_of", "judge", "layout", "orient", "read", "rows_in",
+]  # fmt: skip
+SHOWN = 10  # bad rows that are told one by one
+
+
+def read(text, kurtosis=None, drop_bad=False):
+    """The Layout of a table and its Rows, all of them good; BadTable says what is wrong in it.
+
+    `kurtosis` says which one the table has, where somebody knows; with `drop_bad`, rows that cannot be
+    read are left out, and the layout's notes say how many.
+    """
+    found = layout(text)
+    rows = rows_in(text, found)
+    if rows.bad and not drop_bad:
+        raise BadTable(complaint(rows.bad), rows=True)
+    if rows.bad:
+        found.notes.append(f"left out: {complaint(rows.bad)}")
+        rows = rows.without_bad()
+    if not len(rows.values):
+        raise BadTable("it has no candidates in it")
+    rows.values = orient(found, rows.values)
+    judge(found, rows.values, kurtosis)
+    rows.values[:, [3, 7]] -= found.excess
+    return found, rows
+
+
+def complaint(bad):
+    """What is wrong in rows, in one line: the first in words, the others by number."""
+    number, reason = bad[0]
+    text = f"row {number + 1}: {reason}"
+    if len(bad) > 1:
+        shown = ", ".join(str(number + 1) for number, _ in bad[:SHOWN])
+        text += f"; {len(bad)} such rows: {shown}" + (", ..." if len(bad) > SHOWN else "")
+    return text
