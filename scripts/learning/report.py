@@ -47,7 +47,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; overflow-wrap: normal;
   border-bottom: 1px solid var(--rule) }
 td.number { white-space: nowrap }
-thead th { vertical-align: bottom }
+thead th { vertical-align: bottom } tbody th { white-space: nowrap }
 .figures { display: grid; gap: 1.2rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)) }
 figure { margin: 0; min-width: 0; break-inside: avoid }
@@ -66,6 +66,7 @@ svg text.count { font-size: 17px }
 .mark { stroke: var(--ink); stroke-width: 2 } .marks { stroke: var(--ink); opacity: .45 }
 .key { white-space: nowrap } .key::before { content: "■ " }
 .key.p::before { color: var(--pulsar) } .key.o::before { color: var(--other) }
+@media (max-width: 30rem) { td.number, tbody th { white-space: normal } th, td { padding: .3rem } }
 @page { size: A4; margin: 15mm }
 @media print { body { font-size: 10pt; padding: 0; max-width: none; print-color-adjust: exact }
   .scroll { overflow: visible } th, td { padding: .15rem .35rem } h2, h3 { break-after: avoid }
