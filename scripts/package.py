@@ -28,9 +28,9 @@ from common.files import (
     FOLDS,
     INFERENCE,
     JOBLIB,
-    METRICS,
     PREPARED,
     READER,
+    SCORES,
     SCRIPTS,
     SOURCE,
     read_json,
@@ -58,13 +58,13 @@ def check_image(image: str, card: dict) -> None:
         )
 
 
-def check_gate(gate: dict, metrics: dict) -> None:
+def check_gate(gate: dict, scores: dict) -> None:
     """GateFailed, saying by how much, when the model is not good enough to be packaged."""
-    scores = metrics["cross_validation"]["mean"]
+    mean = scores["cross_validation"]["mean"]
     limits = [
-        ("recall", scores["recall"], gate["min_recall"], 1),
-        ("average precision", scores["average_precision"], gate["min_average_precision"], 1),
-        ("false-positive rate", scores["fpr"], gate["max_fpr"], -1),
+        ("recall", mean["recall"], gate["min_recall"], 1),
+        ("average precision", mean["average_precision"], gate["min_average_precision"], 1),
+        ("false-positive rate", mean["fpr"], gate["max_fpr"], -1),
     ]
     for name, value, limit, sign in limits:
         if sign * (value - limit) < 0:
@@ -86,18 +86,17 @@ def locked_stages() -> str | None:
         return None
     stages = yaml.safe_load(path.read_text()).get("stages", {})
     outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-    inputs = [SOURCE, CANDIDATES, JOBLIB, CARD, METRICS, FOLDS]
+    inputs = [SOURCE, CANDIDATES, JOBLIB, CARD, SCORES, FOLDS]
     hashes = {name: outputs.get(name) for name in (str(i.relative_to(ROOT)) for i in inputs)}
     return sha256(json.dumps(hashes, sort_keys=True).encode())
 
 
-def provenance(params: dict, card: dict, metrics: dict, folds: dict) -> dict:
-    scores = {key: metrics[key] for key in ("holdout", "cross_validation", "blocks")}
+def provenance(params: dict, card: dict, scores: dict, folds: dict) -> dict:
     return {
         "data": card["data"],
         "image": params["image"],
         "params": {key: params[key] for key in ("data", "prepare", "train", "evaluate", "gate")},
-        "scores": scores,
+        "scores": {key: scores[key] for key in ("holdout", "cross_validation", "blocks")},
         "folds": folds,
         "versions": card["versions"],
         "locked_stages_sha256": locked_stages(),
@@ -147,16 +146,16 @@ def main() -> int:
     ).parse_args()
     params = load_params()
     card = read_json(CARD, "make train")
-    metrics, folds = read_json(METRICS, "make evaluate"), read_json(FOLDS, "make evaluate")
+    scores, folds = read_json(SCORES, "make evaluate"), read_json(FOLDS, "make evaluate")
     check_image(params["image"], card)
-    check_gate(params["gate"], metrics)
+    check_gate(params["gate"], scores)
     members = {
         "model_pulsar.joblib": JOBLIB.read_bytes(),
         "model.json": CARD.read_bytes(),
         "code/inference.py": INFERENCE.read_bytes(),
         **{f"code/{path.relative_to(SCRIPTS)}": path.read_bytes() for path in READER},
         "provenance.json": (
-            json.dumps(provenance(params, card, metrics, folds), indent=2) + "\n"
+            json.dumps(provenance(params, card, scores, folds), indent=2) + "\n"
         ).encode(),
     }
     labels = try_out(members)

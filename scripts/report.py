@@ -1,9 +1,10 @@
 """Show what the model is worth: a table of its scores, and evaluation/report.html.
 
     python scripts/report.py            # from what scripts/evaluate.py measured
-    python scripts/report.py --show     # the table alone; --json: the metrics
+    python scripts/report.py --show     # the table alone; --json: the scores
 
-The report is one self-contained page: scores, plots, and the candidates the model gets wrong.
+The report is one self-contained page for a referee: scores with intervals, figures, and the candidates
+the model gets wrong.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import pandas as pd
 from candidates.tables import FEATURES, LABEL
 from common import ROOT
 from common.errors import run
-from common.files import HOLDOUT, METRICS, PLOTS, REPORT, read_json, write_atomically
+from common.files import HOLDOUT, PLOTS, REPORT, SCORES, read_json, write_atomically
 from common.output import print_json, say
 
 # Lyon et al. 2016, MNRAS 459, 1104, table for HTRU 2; no threshold-free figures are given.
@@ -25,30 +26,30 @@ LYON = {
 }  # fmt: skip
 
 
-def published(metrics: dict) -> dict:
+def published(scores: dict) -> dict:
     """The paper's rows, where they can be compared: never beside simulated data."""
-    return {} if metrics["data"]["simulated"] else LYON
+    return {} if scores["data"]["simulated"] else LYON
 
 
-def show(metrics: dict) -> None:
+def show(scores: dict) -> None:
     """The table a person wants to see."""
     say("")
-    if metrics["data"]["simulated"]:
+    if scores["data"]["simulated"]:
         say("SIMULATED DATA: these scores say nothing about real candidates")
     columns = ["recall", "precision", "f1", "g_mean", "fpr", "roc_auc", "average_precision"]
     titles = ["recall", "precis.", "F1", "G-mean", "FPR", "ROC-AUC", "av.prec."]
     say(f"{'':34}" + "".join(f"{title:>9}" for title in titles))
     rows = {
-        f"hold-out, {metrics['holdout']['pulsars']} pulsars": metrics["holdout"],
-        "cross-validation": metrics["cross_validation"]["mean"],
-        "contiguous blocks": metrics["blocks"]["mean"],
-        "original model, RF(10), cross-val.": metrics["baseline"]["mean"],
+        f"hold-out, {scores['holdout']['pulsars']} pulsars": scores["holdout"],
+        "cross-validation": scores["cross_validation"]["mean"],
+        "contiguous blocks": scores["blocks"]["mean"],
+        "original model, RF(10), cross-val.": scores["baseline"]["mean"],
     }
-    rows |= {f"Lyon et al. 2016, {name}": row for name, row in published(metrics).items()}
+    rows |= {f"Lyon et al. 2016, {name}": row for name, row in published(scores).items()}
     for title, row in rows.items():
         cells = "".join(f"{row[key]:9.3f}" if key in row else f"{'-':>9}" for key in columns)
         say(f"{title:34}{cells}")
-    best = metrics["cross_validation"]["mean"]
+    best = scores["cross_validation"]["mean"]
     say(
         f"best G-mean, at its own threshold: {best['best_g_mean']:.3f} "
         f"(FPR {best['fpr_at_best_g_mean']:.3f})"
@@ -56,14 +57,14 @@ def show(metrics: dict) -> None:
     say("")
 
 
-def page(metrics: dict) -> str:
+def page(scores: dict) -> str:
     """The report, from the hold-out's probabilities and the importances."""
-    from learning import report  # matplotlib takes a while, and the table does without
+    from learning import report  # scikit-learn takes a while, and the table does without
 
     held_out = pd.read_csv(HOLDOUT)
     return report.page(
-        metrics,
-        published(metrics),
+        scores,
+        published(scores),
         held_out[FEATURES].to_numpy(),
         held_out[LABEL].to_numpy(),
         held_out["probability"].to_numpy(),
@@ -75,18 +76,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
     parser.add_argument("--show", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    metrics = read_json(METRICS, "make evaluate")
+    scores = read_json(SCORES, "make evaluate")
     if not arguments.show:
-        write_atomically(REPORT, page(metrics))
+        write_atomically(REPORT, page(scores))
     if arguments.json:
-        print_json(metrics)
+        print_json(scores)
     else:
-        show(metrics)
+        show(scores)
     if not arguments.show:
-        say(f"report: {REPORT.relative_to(ROOT)} has the plots and the candidates it gets wrong")
+        say(f"report: {REPORT.relative_to(ROOT)} has the figures and the candidates it gets wrong")
     return 0
 
 

@@ -52,6 +52,43 @@ def test_every_command_in_the_documents_exists(document):
         assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def test_the_readme_in_portuguese_is_in_step():
+    ours, theirs = (ROOT / "README.md").read_text(), (ROOT / "README.pt-BR.md").read_text()
+    assert "](README.pt-BR.md)" in ours.splitlines()[0]
+    assert "](README.md)" in theirs.splitlines()[0]
+    for look in (_headings, _commands, _spans, _rows):
+        assert look(theirs) == look(ours), look.__doc__
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+
+
+def _headings(text: str) -> list[str]:
+    """Levels of the headings, in their order."""
+    return re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+
+
+def _commands(text: str) -> list[str]:
+    """Blocks of code without their comments; of what is no program, the first column."""
+    return [
+        re.split(r"\s+# " if language else r" {2,}|: ", line.strip())[0]
+        for language, block in _blocks(text)
+        for line in block.splitlines()
+    ]
+
+
+def _spans(text: str) -> set[str]:
+    """Names, paths and commands within sentences, and where links lead."""
+    prose = re.sub(r"^```.*?^```", "", text.split("\n", 1)[1], flags=re.M | re.S)
+    return set(re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", prose))
+
+
+def _rows(text: str) -> int:
+    """How many rows the tables have, and how many items the lists."""
+    return len(re.findall(r"^(?:\||\* )", text, re.M))
+
+
 def _code(text: str) -> list[str]:
     """Code blocks and code spans of a Markdown text."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)

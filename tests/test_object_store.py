@@ -645,6 +645,103 @@ def test_copy(s3, bucket):
     assert read(s3, bucket, "k") == b"1"
 
 
+DESCRIBED = {
+    "Metadata": {"a": "b", "kept-not": "1"}, "ContentType": "text/x", "CacheControl": "no-cache",
+    "ContentDisposition": "attachment", "ContentEncoding": "gzip", "ContentLanguage": "pt-BR",
+}  # fmt: skip
+REPLACED = {"Metadata": {"x": "y"}, "ContentType": "text/y", "ContentLanguage": "de"}
+
+
+def description(s3, bucket: str, key: str, **options) -> dict:
+    head = s3.head_object(Bucket=bucket, Key=key, **options)
+    return {name: head[name] for name in DESCRIBED if name in head}
+
+
+def tags(s3, bucket: str, key: str) -> dict[str, str]:
+    found = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    return {tag["Key"]: tag["Value"] for tag in found}
+
+
+@s3_does("copies", "with REPLACE get what is sent, and no metadata or header of the source")
+def test_copy_with_other_metadata(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"1", Tagging="t=1", **DESCRIBED)["ETag"]
+    copy = {"Bucket": bucket, "CopySource": f"{bucket}/k"}
+    for key in ("c", "k"):  # to another, and onto itself
+        copied = s3.copy_object(**copy, Key=key, MetadataDirective="REPLACE", **REPLACED)
+        assert copied["CopyObjectResult"]["ETag"] == etag, "with its quotes"
+        assert description(s3, bucket, key) == REPLACED
+        s3.copy_object(**copy, Key=key, MetadataDirective="REPLACE", Metadata={"z": "1"})
+        wanted = {"Metadata": {"z": "1"}, "ContentType": "binary/octet-stream"}
+        assert description(s3, bucket, key) == wanted
+        assert read(s3, bucket, key) == b"1"
+        assert s3.head_object(Bucket=bucket, Key=key)["ETag"] == etag
+        assert tags(s3, bucket, key) == {"t": "1"}, "the tags have a directive of their own"
+
+
+@s3_does("copies", "without REPLACE, metadata and headers that are sent are left aside")
+def test_copy_with_metadata_but_without_replace(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1", Tagging="t=1", **DESCRIBED)
+    for directive in ({}, {"MetadataDirective": "COPY"}):
+        copy = {"Bucket": bucket, "Key": "c", "CopySource": f"{bucket}/k"}
+        s3.copy_object(**copy, **REPLACED, **directive)
+        assert description(s3, bucket, "c") == DESCRIBED
+
+
+@s3_does("copies", "with new tags keep the metadata")
+def test_copy_with_other_tags(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1", Tagging="t=1", **DESCRIBED)
+    new = {"CopySource": f"{bucket}/k", "TaggingDirective": "REPLACE", "Tagging": "u=2"}
+    for key in ("c", "k"):
+        s3.copy_object(Bucket=bucket, Key=key, **new)
+        assert tags(s3, bucket, key) == {"u": "2"}
+        assert description(s3, bucket, key) == DESCRIBED
+
+
+@s3_does("copies", "with a directive other than COPY and REPLACE are refused")
+def test_copy_with_an_unknown_directive(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1", **DESCRIBED)
+    copy = {"Bucket": bucket, "Key": "k", "CopySource": f"{bucket}/k", **REPLACED}
+    for directive in ("MetadataDirective", "TaggingDirective"):
+        assert refused(lambda d=directive: s3.copy_object(**copy, **{d: "replace"}))[0] == 400
+    assert description(s3, bucket, "k") == DESCRIBED
+
+
+@s3_does("copies", "by parts have the metadata of their upload, not of the source; onto it, too")
+def test_copy_by_parts_with_other_metadata(s3, bucket):
+    content = os.urandom(6 * MB)
+    s3.put_object(Bucket=bucket, Key="k", Body=content, **DESCRIBED)
+    for key in ("m", "k"):
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=key, **REPLACED)["UploadId"]
+        part = {"Bucket": bucket, "Key": key, "UploadId": upload, "CopySource": f"{bucket}/k"}
+        parts = [
+            s3.upload_part_copy(**part, PartNumber=number, CopySourceRange=f"bytes={span}")
+            for number, span in ((1, f"0-{5 * MB - 1}"), (2, f"{5 * MB}-{6 * MB - 1}"))
+        ]
+        done = [
+            {"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]}
+            for number, copied in enumerate(parts, start=1)
+        ]
+        assert all(part["ETag"].startswith('"') for part in done)
+        finish(s3, bucket, key, upload, done)
+        assert description(s3, bucket, key) == REPLACED
+        assert read(s3, bucket, key) == content
+
+
+@s3_does("copies", "are STANDARD when no storage class is named", here="the source's class is kept")
+def test_copy_of_another_class(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1", StorageClass="STANDARD_IA")
+    copy = {"Bucket": bucket, "Key": "k", "CopySource": f"{bucket}/k"}
+    s3.copy_object(**copy, MetadataDirective="REPLACE", **REPLACED)
+    assert s3.head_object(Bucket=bucket, Key="k").get("StorageClass", "STANDARD") == "STANDARD"
+
+
+@s3_does("copies", "onto itself can change the storage class alone", here="refused without REPLACE")
+def test_copy_to_another_class(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    copy = {"Bucket": bucket, "Key": "k", "CopySource": f"{bucket}/k"}
+    s3.copy_object(**copy, StorageClass="STANDARD_IA")
+
+
 @s3_does("copies", "onto itself without a change is refused, as is the copy of nothing")
 def test_copy_onto_itself(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"1")
@@ -975,6 +1072,17 @@ def test_versions(s3, versioned):
     assert read(s3, versioned, "c") == b"1"
     s3.delete_object(Bucket=versioned, Key="k", VersionId=second)
     assert read(s3, versioned, "k") == b"1"
+
+
+@s3_does("versions", "a copy onto itself with other metadata is a version of its own")
+def test_versions_with_other_metadata(s3, versioned):
+    put = s3.put_object(Bucket=versioned, Key="k", Body=b"1", **DESCRIBED)
+    copy = {"Bucket": versioned, "Key": "k", "CopySource": f"{versioned}/k"}
+    new = s3.copy_object(**copy, MetadataDirective="REPLACE", **REPLACED)["VersionId"]
+    assert new != put["VersionId"]
+    assert description(s3, versioned, "k") == REPLACED
+    assert description(s3, versioned, "k", VersionId=put["VersionId"]) == DESCRIBED
+    assert read(s3, versioned, "k", VersionId=new) == b"1"
 
 
 @s3_does("versions", "a deletion is a marker, which can be taken back")
@@ -1411,6 +1519,19 @@ def test_aws_copy(tools, bucket, tmp_path):
     run(tmp_path, tools, aws, "s3", "cp", "up", f"s3://{bucket}/large", "--metadata", "a=b")
     run(tmp_path, tools, aws, "s3", "cp", f"s3://{bucket}/large", "down")
     assert (tmp_path / "down").read_bytes() == content
+
+
+@s3_does("tools", "`aws s3 cp --metadata-directive REPLACE` onto itself, in one piece or in many")
+def test_aws_copy_with_other_metadata(tools, s3, bucket, tmp_path):
+    aws = os.path.join(os.path.dirname(sys.executable), "aws")
+    for size in (1, 9 * MB):  # from 8 MB on the tool copies by parts
+        content, itself = os.urandom(size), f"s3://{bucket}/k"
+        s3.put_object(Bucket=bucket, Key="k", Body=content, Tagging="t=1", **DESCRIBED)
+        replace = "--metadata-directive REPLACE --metadata x=y --content-type text/y"
+        run(tmp_path, tools, aws, "s3", "cp", itself, itself, *replace.split())
+        wanted = {"Metadata": {"x": "y"}, "ContentType": "text/y"}
+        assert description(s3, bucket, "k") == wanted
+        assert read(s3, bucket, "k") == content
 
 
 @s3_does("tools", "s3fs: written, listed, removed, and then not there any more")

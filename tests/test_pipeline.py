@@ -6,8 +6,10 @@ import io
 import json
 import shutil
 import tarfile
+import xml.etree.ElementTree as ElementTree
 
 import joblib
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, needs_htru2, new_project, real_htru2
@@ -46,7 +48,9 @@ def test_the_archive_holds_model_code_and_provenance_and_no_times_or_owners(proj
         (0, 0, 0, "", "")
     }
     assert provenance["data"] == project.read("data/source.json")
-    assert provenance["scores"]["holdout"] == project.read("evaluation/metrics.json")["holdout"]
+    scores = project.read("evaluation/scores.json")
+    kinds = ("holdout", "cross_validation", "blocks")
+    assert provenance["scores"] == {kind: scores[kind] for kind in kinds}
     assert provenance["params"]["train"]["networks"]["seeds"] == 1
     assert provenance["folds"] == project.read("evaluation/folds.json")
     assert len(provenance["locked_stages_sha256"]) == 64
@@ -67,11 +71,21 @@ def test_the_model_is_a_plain_estimator(project):
     assert hasattr(estimator, "predict_proba")
 
 
-def test_the_report_is_one_self_contained_page(project):
-    page = (project.folder / "evaluation" / "report.html").read_text()
-    assert "<script" not in page
-    assert 'src="http' not in page and "href=" not in page
-    assert page.count("data:image/svg+xml;base64,") == 5
+def test_dvc_shows_ten_metrics_and_the_rest_is_beside_them(project):
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    [(name, metrics)] = shown[""]["data"].items()
+    assert name == "evaluation/metrics.json" and len(metrics["data"]) == 10
+    assert len(pd.json_normalize(project.read("evaluation/scores.json")).columns) > 60
+
+
+def test_the_report_is_the_same_bytes_when_it_is_made_again(project):
+    path = project.folder / "evaluation" / "report.html"
+    page = path.read_bytes()
+    path.unlink()
+    result = project.script("report")
+    assert result.returncode == 0, result.stderr
+    assert path.read_bytes() == page
+    ElementTree.fromstring(page)
 
 
 def test_simulated_data_never_passes_for_real(tmp_path):
@@ -84,7 +98,8 @@ def test_simulated_data_never_passes_for_real(tmp_path):
     page = (project.folder / "evaluation" / "report.html").read_text()
     assert "Simulated data" in page
     assert "Lyon et al." not in page + steps["report"].stderr
-    assert project.read("evaluation/metrics.json")["data"]["simulated"] is True
+    assert project.read("evaluation/scores.json")["data"]["simulated"] is True
+    assert project.read("evaluation/metrics.json")["data"] == "simulated candidates"
 
 
 @needs_htru2
@@ -356,7 +371,7 @@ def test_a_stage_depends_on_what_its_script_imports_and_on_nothing_that_it_does_
 def test_a_change_of_the_reports_style_renders_it_again_and_measures_nothing(project, tmp_path):
     changed = copy_of(project, tmp_path / "checkout")
     style = changed.folder / "scripts" / "learning" / "report.py"
-    style.write_text(style.read_text().replace("color: #222", "color: #333"))
+    style.write_text(style.read_text().replace("--ink: #222", "--ink: #333"))
     shown = changed.run("dvc", "status", "--json").stdout
     assert list(json.loads(shown)) == ["report"]
 

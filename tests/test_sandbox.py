@@ -519,6 +519,26 @@ def test_requests_are_captured_in_sagemakers_form(sandbox):
     assert all(re.fullmatch(pattern, record["key"]) for record in by_type.values())
 
 
+def test_each_side_of_a_record_has_the_encoding_that_it_was_written_in(sandbox, endpoint, examples):
+    """Without Accept the container answers CSV in JSON; a monitor sees that in the record."""
+    for number, accept in enumerate(({}, {"Accept": "*/*"}, {"Accept": "text/csv"})):
+        sandbox.invoke(endpoint, examples[0], InferenceId=f"encoded-{number}", **accept)
+
+    def encodings() -> dict[str, list[tuple[str, str]]]:
+        return {
+            record["eventMetadata"]["inferenceId"]: [
+                (side["observedContentType"].partition(";")[0], side["encoding"])
+                for side in map(record["captureData"].get, ("endpointInput", "endpointOutput"))
+            ]
+            for record in captured(sandbox, f"{endpoint}/datacapture/")
+            if record["eventMetadata"].get("inferenceId", "").startswith("encoded-")
+        }
+
+    until(lambda: len(encodings()) == 3, what="the capture")
+    csv, both = ("text/csv", "CSV"), [("text/csv", "CSV"), ("application/json", "JSON")]
+    assert encodings() == {"encoded-0": both, "encoded-1": both, "encoded-2": [csv, csv]}
+
+
 # -- faults ---------------------------------------------------------------------------
 
 

@@ -23,7 +23,8 @@ CARD = MODELS / "model.json"
 
 # evaluate
 EVALUATION = ROOT / "evaluation"
-METRICS = EVALUATION / "metrics.json"
+METRICS = EVALUATION / "metrics.json"  # the ten that DVC shows
+SCORES = EVALUATION / "scores.json"  # all of them, with intervals
 FOLDS = EVALUATION / "folds.json"
 PLOTS = EVALUATION / "plots"
 HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with their probabilities

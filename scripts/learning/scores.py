@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy.stats import t
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
@@ -82,6 +83,26 @@ def summary(folds: list[dict]) -> dict:
     return {
         "mean": {key: float(value) for key, value in frame.mean().items()},
         "sd": {key: float(value) for key, value in frame.std().items()},
+    }
+
+
+def paired(ours: list[dict], theirs: list[dict], folds: int) -> dict:
+    """Average precision of two models on the same folds, and by how much the first is better.
+
+    The training sets overlap, so the variance of the mean difference is that of Nadeau and Bengio
+    (2003): (1/n + test/train) of the folds' variance, for Student's t with n - 1 degrees of freedom.
+    """
+    pairs = [
+        [a["average_precision"], b["average_precision"]] for a, b in zip(ours, theirs, strict=True)
+    ]
+    differences = np.array([a - b for a, b in pairs])
+    mean, count = differences.mean(), len(differences)
+    error = np.sqrt((1 / count + 1 / (folds - 1)) * differences.var(ddof=1))
+    half = t.ppf(0.975, count - 1) * error
+    return {
+        "average_precision": pairs,
+        "mean_difference": float(mean),
+        "interval_95": [float(mean - half), float(mean + half)],
     }
 
 

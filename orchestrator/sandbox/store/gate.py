@@ -44,6 +44,8 @@ PRESIGNED = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires
              "X-Amz-SignedHeaders", "X-Amz-Signature")  # fmt: skip
 LONGEST_SECONDS = 7 * 24 * 3600  # that a presigned URL is good for
 NOT_ANSWERED = ("connection", "keep-alive", "transfer-encoding", "server", "date")
+COPIED = (*NOT_ANSWERED, "content-length", "content-type")  # what its answer says anew
+UNQUOTED = re.compile(rb"<ETag>([0-9a-f-]+)</ETag>")
 
 
 class Unavailable(Exception):
@@ -282,7 +284,10 @@ class StoreGate:
             version = re.search(r"\?versionId=([^&]+)", headers.get("x-amz-copy-source", ""))
             if version and reply.status == 200:
                 extra["x-amz-copy-source-version-id"] = version[1]
-            await self._hand_back(reply, send, extra)
+            if request.operation in ("CopyObject", "UploadPartCopy") and reply.status == 200:
+                await self._hand_back_copied(reply, send, extra)
+            else:
+                await self._hand_back(reply, send, extra)
 
     async def _require_marker(self, request: Request) -> None:
         """S3Error unless there is an object of this name: the store answers for any folder."""
@@ -366,6 +371,15 @@ class StoreGate:
         async for part in reply.content.iter_any():
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    async def _hand_back_copied(
+        self, reply: aiohttp.ClientResponse, send, extra: dict[str, str]
+    ) -> None:
+        """What came of a copy: the store leaves out the ETag's quotes, which S3 has."""
+        content = UNQUOTED.sub(rb"<ETag>&quot;\1&quot;</ETag>", await reply.read())
+        kept = {name: value for name, value in reply.headers.items() if name.lower() not in COPIED}
+        answer = web.Answer(200, "application/xml", content, kept | extra)
+        await web.send_answer(send, answer)
 
 
 UNSUPPORTED = (
