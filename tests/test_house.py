@@ -28,7 +28,9 @@ KNOWS = {
         "orchestrator.sandbox.hosting", "orchestrator.sandbox.sagemaker",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
-    "orchestrator.sandbox.cloudformation": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
+    "orchestrator.sandbox.cloudformation": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
+    },
     "orchestrator.sandbox.hosting": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",

@@ -18,7 +18,7 @@ from orchestrator import environment
 from orchestrator.handler import handler
 from orchestrator.sandbox import server
 from orchestrator.sandbox.cloudformation.resources import Answers, CustomResource
-from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
+from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks, new_id
 from orchestrator.sandbox.errors import ResourceFailed
 from orchestrator.sandbox.state import State
 
@@ -30,6 +30,7 @@ class Things:
     """A type of resource; `trouble` is called before anything is done, with the verb and the name."""
 
     name_property = "Name"
+    attributes = ()
 
     def __init__(self, updates: bool = False) -> None:
         self.updates = updates
@@ -74,7 +75,12 @@ class House:
         self.state.close()
 
     def create(self, template: dict, on_failure: str = "ROLLBACK") -> str:
-        return self.stacks.create("stack", template, [], on_failure, "")
+        stack_id = new_id("stack")
+        self.stacks.create(stack_id, template, {}, on_failure)
+        return stack_id
+
+    def update(self, stack_id: str, template: dict) -> None:
+        self.stacks.update(stack_id, template, {})
 
     def ends(self, stack_id: str) -> str:
         """The state in which a stack comes to rest."""
@@ -170,12 +176,12 @@ def test_a_failed_update_leaves_everything_as_it_was(house, error):
         Same=thing("same", "Test::Changeable", size=2),
         Three=thing("three") | {"DependsOn": ["One", "Same"]},
     )
-    house.stacks.update(stack_id, after)
+    house.update(stack_id, after)
     assert house.ends(stack_id) == "UPDATE_ROLLBACK_COMPLETE"
     assert house.names() == {"one", "same", "gone"}
     assert house.changeable.there["same"]["size"] == 1
     house.things.trouble = lambda verb, name: None
-    house.stacks.update(stack_id, after)
+    house.update(stack_id, after)
     assert house.ends(stack_id) == "UPDATE_COMPLETE"
     assert house.names() == {"other", "same", "three"}
     assert house.changeable.there["same"]["size"] == 2
@@ -210,7 +216,7 @@ def test_an_update_that_cannot_be_changed_back_can_still_be_deleted(house):
             raise ResourceFailed("no")
 
     house.changeable.trouble = trouble
-    house.stacks.update(stack_id, stack_of(Same=thing("same", "Test::Changeable", size=2)))
+    house.update(stack_id, stack_of(Same=thing("same", "Test::Changeable", size=2)))
     assert house.ends(stack_id) == "UPDATE_ROLLBACK_FAILED"
     assert len(tries) == 2
     house.stacks.delete(stack_id)
@@ -282,7 +288,7 @@ def test_what_a_stop_interrupts_is_taken_up_and_nothing_is_there_twice(house, ve
     if verb != "create":
         assert house.ends(stack_id) == "CREATE_COMPLETE"
         house.changeable.trouble = trouble
-        house.stacks.update(stack_id, second) if verb == "update" else house.stacks.delete(stack_id)
+        house.update(stack_id, second) if verb == "update" else house.stacks.delete(stack_id)
     assert held.wait(5)
     house.close()
     house.changeable.trouble = lambda verb, name: None
@@ -337,7 +343,7 @@ def test_a_stack_starts_a_job_replaces_it_when_it_changes_and_stops_it(jobs):
     assert jobs.ends(stack_id) == "CREATE_COMPLETE"
     first = jobs_there()[0]["TransformJobName"]
     assert first.startswith("stack-")
-    jobs.stacks.update(stack_id, job(jobs.request, MaxConcurrentTransforms=2))
+    jobs.update(stack_id, job(jobs.request, MaxConcurrentTransforms=2))
     assert jobs.ends(stack_id) == "UPDATE_COMPLETE"
     assert jobs.stopped == [first]
     second = next(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.cloudformation.change_sets import ChangeSets
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
@@ -24,7 +25,7 @@ MODELS = {
     name: botocore.session.get_session().get_service_model(name)
     for name in ("sagemaker", "cloudformation")
 }
-PARTS = {"sagemaker": (Models, EndpointConfigs, Endpoints), "cloudformation": (Api,)}
+PARTS = {"sagemaker": (Models, EndpointConfigs, Endpoints), "cloudformation": (Api, ChangeSets)}
 FUNCTIONS = {
     (service, operation): getattr(part, xform_name(operation))
     for service, parts in PARTS.items()

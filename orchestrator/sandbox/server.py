@@ -26,6 +26,7 @@ from orchestrator.handler import handler
 from orchestrator.sandbox import web
 from orchestrator.sandbox.aws.wire import Service, refusal
 from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.cloudformation.change_sets import ChangeSets
 from orchestrator.sandbox.cloudformation.resources import (
     Answers,
     CustomResource,
@@ -86,7 +87,9 @@ class Sandbox:
                 CUSTOM: custom,
             },
         )
-        cloudformation = Service("cloudformation", Api(self._stacks, self._state))
+        change_sets = ChangeSets(self._stacks, self._state)
+        api = Api(self._stacks, self._state, change_sets)
+        cloudformation = Service("cloudformation", api, change_sets)
         self._services = {"sagemaker": sagemaker, "cloudformation": cloudformation}
 
     def start(self) -> None:
