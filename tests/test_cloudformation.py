@@ -3,10 +3,18 @@
 The language is tried in the process; its API through boto3 and the AWS CLI, against a running sandbox.
 """
 
+import json
+import subprocess
+import sys
+
 import pytest
+from botocore.exceptions import ClientError
+from conftest import ROOT, clean_environment
+from test_stacks import House, stack_of, thing
 
 from orchestrator.sandbox.cloudformation import functions, orders, parameters
 from orchestrator.sandbox.cloudformation import template as templates
+from orchestrator.sandbox.cloudformation.change_sets import NO_CHANGES, ChangeSets
 from orchestrator.sandbox.cloudformation.stacks import new_id
 from orchestrator.sandbox.errors import AwsError
 
@@ -274,3 +282,355 @@ def test_pages_neither_hide_nor_double_what_comes_and_goes_between_them():
     for token in ("x", "bnVsbA==", "WzFd"):
         with pytest.raises(AwsError, match="none of ours"):
             orders.page(rows, orders.by_age, {"NextToken": token})
+
+
+# -- change sets, in the process ------------------------------------------------------
+
+
+@pytest.fixture
+def house(tmp_path):
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+def change_set(house, template: dict, name: str = "new", **more) -> str:
+    """Ask for a change set of the stack `stack`; its id."""
+    request = {"StackName": "stack", "ChangeSetName": name, "TemplateBody": json.dumps(template)}
+    return ChangeSets(house.stacks, house.state).create_change_set(request | more)["Id"]
+
+
+def changes_of(house, change_set_id: str) -> dict[str, tuple]:
+    """Action and replacement of each resource that a change set speaks of."""
+    described = ChangeSets(house.stacks, house.state).describe_change_set(
+        {"ChangeSetName": change_set_id}
+    )
+    changes = [change["ResourceChange"] for change in described["Changes"]]
+    return {c["LogicalResourceId"]: (c["Action"], c.get("Replacement")) for c in changes}
+
+
+def test_a_change_set_tells_what_becomes_of_each_resource(house):
+    before = stack_of(
+        Gone=thing("gone"),
+        Same=thing("same"),
+        New=thing("new", size=1),
+        Changed=thing("changed", "Test::Changeable", size=1),
+        Named=thing("named", "Test::Changeable"),
+        Follows=thing("follows", "Test::Changeable", of={"Ref": "New"}),
+        Made=thing("made", of={"Ref": "New"}),
+    )
+    assert house.ends(house.create(before)) == "CREATE_COMPLETE"
+    after = json.loads(json.dumps(before))
+    del after["Resources"]["Gone"]
+    after["Resources"]["New"]["Properties"]["size"] = 2
+    after["Resources"]["Changed"]["Properties"]["size"] = 2
+    after["Resources"]["Named"]["Properties"]["Name"] = "another"
+    after["Resources"]["Added"] = thing("added")
+    assert changes_of(house, change_set(house, after)) == {
+        "Gone": ("Remove", None),
+        "New": ("Modify", "True"),
+        "Changed": ("Modify", "False"),
+        "Named": ("Modify", "True"),
+        "Follows": ("Modify", "False"),
+        "Made": ("Modify", "Conditional"),
+        "Added": ("Add", None),
+    }
+
+
+def test_a_change_set_is_carried_out_once_and_only_while_its_stack_is_as_it_was(house):
+    sets = ChangeSets(house.stacks, house.state)
+
+    def status(change_set_id: str) -> str:
+        return sets.describe_change_set({"ChangeSetName": change_set_id})["ExecutionStatus"]
+
+    def execute(change_set_id: str) -> None:
+        sets.execute_change_set({"ChangeSetName": change_set_id})
+
+    first = change_set(house, stack_of(One=thing("one")), ChangeSetType="CREATE")
+    execute(first)
+    [stack] = house.state.rows("stacks")
+    stack_id = stack["id"]
+    assert house.ends(stack_id) == "CREATE_COMPLETE"
+    assert status(first) == "EXECUTE_COMPLETE"
+    empty = change_set(house, stack_of(One=thing("one")), "empty")
+    good = change_set(house, stack_of(One=thing("one"), Two=thing("two")), "good")
+    other = change_set(house, stack_of(One=thing("one"), Three=thing("three")), "other")
+    with pytest.raises(AwsError, match=r"current status of \[FAILED\]"):
+        execute(empty)
+    house.update(stack_id, stack_of(One=thing("one"), Four=thing("four")))
+    assert house.ends(stack_id) == "UPDATE_COMPLETE"
+    assert [status(good), status(other), status(empty)] == ["OBSOLETE", "OBSOLETE", "UNAVAILABLE"]
+    with pytest.raises(AwsError, match=r"current status of \[OBSOLETE\]"):
+        execute(good)
+    again = change_set(house, stack_of(One=thing("one"), Two=thing("two")), "again")
+    execute(again)
+    assert house.ends(stack_id) == "UPDATE_COMPLETE"
+    assert house.names() == {"one", "two"}
+    assert status(again) == "EXECUTE_COMPLETE"
+    listed = sets.list_change_sets({"StackName": "stack"})["Summaries"]
+    assert [item["ChangeSetName"] for item in listed] == ["again"]
+    with pytest.raises(AwsError, match="EXECUTE_COMPLETE"):
+        execute(again)
+    sets.delete_change_set({"ChangeSetName": again})
+    with pytest.raises(AwsError, match="does not exist"):
+        status(again)
+
+
+def test_a_change_set_survives_a_kill_and_so_does_what_it_has_begun(house):
+    class Stopped(BaseException):
+        pass
+
+    def trouble(verb, name):
+        raise Stopped  # as a kill: nothing further is written down
+
+    made = change_set(house, stack_of(One=thing("one")), ChangeSetType="CREATE")
+    house.close()
+    house.open()
+    [stack] = house.state.rows("stacks")
+    assert stack["status"] == "REVIEW_IN_PROGRESS"
+    house.things.trouble = trouble
+    sets = ChangeSets(house.stacks, house.state)
+    sets._settle = lambda stack_id: None
+    sets.execute_change_set({"ChangeSetName": made})
+    house.close()
+    house.things.trouble = lambda verb, name: None
+    house.open()
+    assert house.ends(stack["id"]) == "CREATE_COMPLETE"
+    assert house.names() == {"one"}
+    described = ChangeSets(house.stacks, house.state).describe_change_set({"ChangeSetName": made})
+    assert described["ExecutionStatus"] == "EXECUTE_COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"ChangeSetType": "CREATE"}, "already exists and cannot be created again"),
+        ({"ChangeSetType": "IMPORT"}, "does not honour the ChangeSetType IMPORT"),
+        ({"StackName": "nowhere"}, r"Stack \[nowhere\] does not exist"),
+        ({"ChangeSetType": "CREATE", "StackName": "a_b"}, "regular expression pattern"),
+        ({"OnStackFailure": "DELETE"}, "OnStackFailure of a new stack only"),
+        ({"ChangeSetName": "there"}, "ChangeSet there already exists"),
+        ({"UsePreviousTemplate": True}, "one of TemplateBody, TemplateURL and UsePreviousTemplate"),
+        ({"TemplateBody": " " * 51_201}, "less than or equal to 51200"),
+    ],
+)
+def test_a_change_set_that_cannot_be_is_refused_and_leaves_nothing(house, more, words):
+    stack_id = house.create(stack_of(One=thing("one")))
+    assert house.ends(stack_id) == "CREATE_COMPLETE"
+    change_set(house, stack_of(Two=thing("two")), "there")
+    with pytest.raises(AwsError, match=words):
+        change_set(house, stack_of(Two=thing("two")), **more)
+    assert len(house.state.rows("stacks")) == len(house.state.rows("change_sets")) == 1
+
+
+# -- against a running sandbox --------------------------------------------------------
+
+TEMPLATE = """
+AWSTemplateFormatVersion: 2010-09-09
+Description: A model and its configuration
+Parameters:
+  Count: {Type: Number, Default: 1, MinValue: 1, MaxValue: 1}
+  Key: {Type: String, Default: model.tar.gz, AllowedPattern: '[a-z.]+'}
+  Word: {Type: String, NoEcho: true, Default: secret}
+  Captures: {Type: String, Default: 'no', AllowedValues: ['yes', 'no']}
+Mappings:
+  Images: {us-east-1: {Account: '683313688378'}}
+Conditions:
+  Captures: !Equals [!Ref Captures, 'yes']
+Resources:
+  Model:
+    Type: AWS::SageMaker::Model
+    Metadata: {Night: 1}
+    Properties:
+      ExecutionRoleArn: !Sub 'arn:${AWS::Partition}:iam::${AWS::AccountId}:role/sagemaker'
+      PrimaryContainer:
+        Image: !Join
+          - ''
+          - - !FindInMap [Images, !Ref 'AWS::Region', Account]
+            - !Sub '.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/sagemaker-scikit-learn:1.2-1-cpu-py3'
+        ModelDataUrl: !Sub 's3://BUCKET/${Key}'
+        Environment: {SIZE: 4, WORD: !Ref Word}
+  Config:
+    Type: AWS::SageMaker::EndpointConfig
+    Properties:
+      ProductionVariants:
+        - VariantName: AllTraffic
+          ModelName: !GetAtt Model.ModelName
+          InitialInstanceCount: !Ref Count
+          InstanceType: ml.m5.large
+      DataCaptureConfig: !If
+        - Captures
+        - EnableCapture: 'true'
+          InitialSamplingPercentage: '100'
+          DestinationS3Uri: s3://BUCKET/captured
+          CaptureOptions: [{CaptureMode: Input}]
+        - !Ref AWS::NoValue
+Outputs:
+  Model: {Value: !GetAtt Model.ModelName, Description: what it is called}
+"""
+
+
+@pytest.fixture
+def template(sandbox, archive) -> str:
+    sandbox.upload(archive)
+    return TEMPLATE.replace("BUCKET", sandbox.bucket)
+
+
+@pytest.fixture
+def client(sandbox):
+    client = sandbox.client("cloudformation")
+    yield client
+    for stack in client.describe_stacks()["Stacks"]:
+        if stack["StackName"].startswith("night"):
+            client.delete_stack(StackName=stack["StackId"])
+            fast(client, "stack_delete_complete").wait(StackName=stack["StackId"])
+
+
+def fast(client, name: str):
+    """One of boto3's waiters, that does not wait for long."""
+    waiter = client.get_waiter(name)
+    waiter.config.delay, waiter.config.max_attempts = 0.1, 100
+    return waiter
+
+
+def test_aws_cloudformation_deploy(sandbox, template, client, tmp_path):
+    """It makes a stack, says when there is nothing to do, and brings it up to date."""
+    (tmp_path / "t.yaml").write_text(template)
+
+    def deploy(*more: str):
+        command = ("aws", "cloudformation", "deploy", "--template-file", str(tmp_path / "t.yaml"))
+        names = ("--stack-name", "night-cli", "--parameter-overrides", *more)
+        return sandbox.project.run(*command, *names, **sandbox.environment)
+
+    first = deploy("Key=model.tar.gz", "--tags", "of=night")
+    assert first.returncode == 0, first.stderr
+    assert "Successfully created/updated stack - night-cli" in first.stdout
+    same = deploy("Key=model.tar.gz", "--tags", "of=night")
+    assert same.returncode != 0
+    assert "No changes to deploy" in same.stderr
+    changed = deploy("Captures=yes", "--tags", "of=night")
+    assert changed.returncode == 0, changed.stderr
+    [stack] = client.describe_stacks(StackName="night-cli")["Stacks"]
+    assert stack["StackStatus"] == "UPDATE_COMPLETE"
+    assert stack["Tags"] == [{"Key": "of", "Value": "night"}]
+    assert {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]} == {
+        "Count": "1", "Key": "model.tar.gz", "Word": "****", "Captures": "yes"
+    }  # fmt: skip
+    [config] = [
+        resource["PhysicalResourceId"]
+        for resource in client.describe_stack_resources(StackName="night-cli")["StackResources"]
+        if resource["LogicalResourceId"] == "Config"
+    ]
+    described = sandbox.client("sagemaker").describe_endpoint_config(EndpointConfigName=config)
+    assert described["DataCaptureConfig"]["EnableCapture"] is True
+    assert described["ProductionVariants"][0]["InitialInstanceCount"] == 1
+
+
+def test_the_way_of_a_change_set_with_waiters(client, template):
+    names = {"StackName": "night-set", "ChangeSetName": "first"}
+    asked = {"ParameterKey": "Captures", "ParameterValue": "yes"}
+    created = client.create_change_set(
+        **names, TemplateBody=template, ChangeSetType="CREATE", Parameters=[asked]
+    )
+    fast(client, "change_set_create_complete").wait(**names)
+    fast(client, "stack_exists").wait(StackName="night-set")
+    [stack] = client.describe_stacks(StackName=created["StackId"])["Stacks"]
+    assert stack["StackStatus"] == "REVIEW_IN_PROGRESS"
+    described = client.describe_change_set(**names)
+    assert [c["ResourceChange"]["Action"] for c in described["Changes"]] == ["Add", "Add"]
+    body = client.get_template(**names, TemplateStage="Original")["TemplateBody"]
+    assert body == template.strip() or body == template
+    client.execute_change_set(ChangeSetName=created["Id"])
+    fast(client, "stack_create_complete").wait(StackName="night-set")
+    [stack] = client.describe_stacks(StackName="night-set")["Stacks"]
+    assert stack["ChangeSetId"] == created["Id"]
+    assert stack["Outputs"][0]["Description"] == "what it is called"
+    summary = client.get_template_summary(StackName="night-set")
+    previous = [
+        {"ParameterKey": parameter["ParameterKey"], "UsePreviousValue": True}
+        for parameter in summary["Parameters"]
+    ]
+    again = {"StackName": "night-set", "UsePreviousTemplate": True, "ChangeSetType": "UPDATE"}
+    client.create_change_set(**again, ChangeSetName="same", Parameters=previous)
+    same = client.describe_change_set(StackName="night-set", ChangeSetName="same")
+    assert (same["Status"], same["StatusReason"]) == ("FAILED", NO_CHANGES)
+    client.create_change_set(**again, ChangeSetName="other", Parameters=previous[:-1])
+    [change] = client.describe_change_set(StackName="night-set", ChangeSetName="other")["Changes"]
+    detail = change["ResourceChange"]["Details"][0]
+    assert detail["Target"]["Name"] == "DataCaptureConfig"
+    client.execute_change_set(StackName="night-set", ChangeSetName="other")
+    fast(client, "stack_update_complete").wait(StackName="night-set")
+    with pytest.raises(ClientError) as error:
+        client.describe_change_set(StackName="night-set", ChangeSetName="same")
+    assert error.value.response["Error"]["Code"] == "ChangeSetNotFound"
+    client.update_stack(StackName="night-set", TemplateBody=template, Parameters=[asked])
+    fast(client, "stack_update_complete").wait(StackName="night-set")
+    client.delete_stack(StackName="night-set")
+    fast(client, "stack_delete_complete").wait(StackName=created["StackId"])
+
+
+def test_what_is_asked_about_stacks_and_templates(sandbox, client, template):
+    sandbox.client("s3").put_object(Bucket=sandbox.bucket, Key="t.yaml", Body=template)
+    url = f"{sandbox.s3_url}/{sandbox.bucket}/t.yaml"
+    created = client.create_stack(StackName="night-asked", TemplateURL=url)["StackId"]
+    fast(client, "stack_create_complete").wait(StackName="night-asked")
+    detail = client.describe_stack_resource(StackName="night-asked", LogicalResourceId="Model")
+    detail = detail["StackResourceDetail"]
+    assert detail["ResourceStatus"] == "CREATE_COMPLETE"
+    assert json.loads(detail["Metadata"]) == {"Night": 1}
+    physical_id = detail["PhysicalResourceId"]
+    found = client.describe_stack_resources(PhysicalResourceId=physical_id)["StackResources"]
+    assert {item["LogicalResourceId"] for item in found} == {"Model", "Config"}
+    one = client.describe_stack_resources(StackName="night-asked", LogicalResourceId="Config")
+    assert len(one["StackResources"]) == 1
+    model = sandbox.client("sagemaker").describe_model(ModelName=physical_id)
+    assert model["PrimaryContainer"]["Environment"] == {"SIZE": "4", "WORD": "secret"}
+    for validated in (
+        client.validate_template(TemplateBody=template), client.validate_template(TemplateURL=url)
+    ):  # fmt: skip
+        assert validated["Description"] == "A model and its configuration"
+        assert [p["DefaultValue"] for p in validated["Parameters"]][2:] == ["****", "no"]
+    summary = client.get_template_summary(TemplateBody=template)
+    assert summary["ResourceTypes"] == ["AWS::SageMaker::EndpointConfig", "AWS::SageMaker::Model"]
+    assert summary["Parameters"][3]["ParameterConstraints"] == {"AllowedValues": ["yes", "no"]}
+    listed = client.list_stacks(StackStatusFilter=["CREATE_COMPLETE"])["StackSummaries"]
+    assert created in [stack["StackId"] for stack in listed]
+    none = client.list_stacks(StackStatusFilter=["IMPORT_COMPLETE"])["StackSummaries"]
+    assert none == []
+    for call, words in [
+        (lambda: client.describe_stack_resource(StackName="night-asked", LogicalResourceId="X"),
+         "Resource X does not exist for stack night-asked"),
+        (lambda: client.validate_template(TemplateURL="https://example.org/t.yaml"),
+         "TemplateURL must be a supported URL"),
+        (lambda: client.validate_template(TemplateURL=f"{url}.not"), "S3 error"),
+        (lambda: client.validate_template(TemplateBody="Foo: 1"),
+         r"Invalid template property or properties \[Foo\]"),
+        (lambda: client.describe_stacks(NextToken="x"), "none of ours"),
+        (lambda: client.update_stack(StackName="night-asked", TemplateBody=template),
+         "No updates are to be performed"),
+    ]:  # fmt: skip
+        with pytest.raises(ClientError, match=words):
+            call()
+
+
+def test_boto3s_paginators_go_through_every_list(client, template):
+    name = {"StackName": "night-pages"}
+    client.create_change_set(
+        **name, ChangeSetName="one", ChangeSetType="CREATE", TemplateBody=template
+    )
+    needs = {
+        "describe_change_set": name | {"ChangeSetName": "one"}, "describe_stack_events": name,
+        "list_change_sets": name, "list_stack_resources": name, "list_stacks": {},
+        "describe_stacks": {},
+    }  # fmt: skip
+    for operation, request in needs.items():
+        pages = list(client.get_paginator(operation).paginate(**request))
+        assert pages
+
+
+def test_the_page_of_what_is_answered_is_as_the_code_is():
+    command = [sys.executable, "scripts/dev/calls.py", "--check"]
+    result = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr

@@ -92,6 +92,10 @@ class Sandbox:
         cloudformation = Service("cloudformation", api, change_sets)
         self._services = {"sagemaker": sagemaker, "cloudformation": cloudformation}
 
+    @property
+    def services(self) -> list[Service]:
+        return list(self._services.values())
+
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
         self._fleet.recover()

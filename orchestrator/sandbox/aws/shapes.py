@@ -36,6 +36,9 @@ class Honoured:
             for name in path.split("."):
                 place = place.setdefault(name, {})
 
+    def paths(self) -> list[str]:
+        return _paths(self._tree)
+
     def check(self, request: dict, operation: str) -> None:
         """Raise Invalid for the first member that is not honoured."""
         self._check(request, self._tree, operation, "")
@@ -50,6 +53,14 @@ class Honoured:
                     raise Invalid(f"The sandbox does not honour {where}{name} of {operation}.")
                 if tree[name]:
                     self._check(below, tree[name], operation, f"{where}{name}.")
+
+
+def _paths(tree: dict) -> list[str]:
+    """The dotted paths of a tree's leaves."""
+    found = []
+    for name, below in tree.items():
+        found += [f"{name}.{path}" for path in _paths(below)] or [name]
+    return found
 
 
 # -- what comes in --------------------------------------------------------------------

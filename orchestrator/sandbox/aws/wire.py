@@ -75,6 +75,11 @@ class Service:
         # Read when it is needed: SageMaker's takes a moment. The handler's clients share it.
         return client(self.name).meta.service_model
 
+    @property
+    def title(self) -> str:
+        """As AWS calls it."""
+        return self._model.metadata["serviceFullName"]
+
     @cached_property
     def operations(self) -> dict[str, Operation]:
         found = {}

@@ -15,7 +15,8 @@ from orchestrator.sandbox.cloudformation import template as templates
 from orchestrator.sandbox.errors import AwsError
 
 TEMPLATE = ("TemplateBody", "TemplateURL")
-ORDER = (*TEMPLATE, "Parameters", "Capabilities", "RoleARN", "Tags")
+GIVEN = ("ParameterKey", "ParameterValue", "UsePreviousValue")
+ORDER = (*TEMPLATE, *(f"Parameters.{key}" for key in GIVEN), "Capabilities", "RoleARN", "Tags")
 PAGE = 100
 MAX_OBJECT = 1024 * 1024
 S3_HOST = re.compile(r"(?:([a-z0-9.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com")
