@@ -28,6 +28,7 @@ class Context:
     stack_name: str
     logical_id: str
     type: str
+    tags: list  # of the stack, which its resources have too
     token: str  # of what is being made: the same when it is taken up again after a kill
     is_cancelled: Callable[[], bool]
 
@@ -42,12 +43,12 @@ class SageMakerResource:
         self.updates = updates
 
     def create(self, context: Context, physical_id: str, properties: dict) -> str:
-        self._call("Create", properties | {self.name_property: physical_id})
+        named = {self.name_property: physical_id, "Tags": _tags(context, properties)}
+        self._call("Create", properties | named)
         self._settle(context, physical_id)
         return physical_id
 
     def update(self, context: Context, physical_id: str, properties: dict, old: dict) -> str:
-        """Change it in place, but for its tags, with which nothing is done here."""
         wanted = {key: value for key, value in properties.items() if key != "Tags"}
         self._settle(context, physical_id)  # from what an interrupted attempt had begun
         self._call("Update", wanted | {self.name_property: physical_id})
@@ -55,7 +56,18 @@ class SageMakerResource:
         for key, value in wanted.items():
             if state.get(key, value) != value:
                 raise ResourceFailed(state.get("FailureReason") or "The update was rolled back.")
+        self._tag(state[f"{self._noun}Arn"], _tags(context, properties))
         return physical_id
+
+    def _tag(self, arn: str, wanted: list[dict]) -> None:
+        """Make these its tags, whichever it has."""
+        try:
+            there = self._sagemaker.call("AddTags", {"ResourceArn": arn, "Tags": wanted})["Tags"]
+            keys = [tag["Key"] for tag in there if tag not in wanted]
+            if keys:
+                self._sagemaker.call("DeleteTags", {"ResourceArn": arn, "TagKeys": keys})
+        except AwsError as error:
+            raise ResourceFailed(error.message) from None
 
     def delete(self, context: Context, physical_id: str, properties: dict) -> None:
         """Delete it, and wait until it is gone; one that is gone already is no error."""
@@ -98,6 +110,15 @@ class SageMakerResource:
             return self._sagemaker.call(f"{verb}{self._noun}", request)
         except AwsError as error:
             raise ResourceFailed(error.message) from None
+
+
+def _tags(context: Context, properties: dict) -> list[dict]:
+    """A resource's own tags, and those of its stack that it has not itself."""
+    own = properties.get("Tags", [])
+    if not isinstance(own, list) or not all(isinstance(tag, dict) for tag in own):
+        return own  # for the operation to refuse
+    keys = [tag.get("Key") for tag in own]
+    return own + [tag for tag in context.tags if tag["Key"] not in keys]
 
 
 class Answers:

@@ -404,7 +404,7 @@ class Stacks:
             return cancels and self._is_cancelled(stack)
 
         names = (stack["id"], stack["name"], row["logical_id"], row["type"])
-        return Context(*names, token, is_cancelled)
+        return Context(*names, stack["tags"] or [], token, is_cancelled)
 
     def _is_cancelled(self, stack: dict) -> bool:
         status = self._state.row("stacks", id=stack["id"])["status"]
