@@ -23,13 +23,14 @@ from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.tags import Tags
 
 MODELS = {
     name: botocore.session.get_session().get_service_model(name)
     for name in ("sagemaker", "cloudformation", "sts")
 }
 PARTS = {
-    "sagemaker": (Models, EndpointConfigs, Endpoints),
+    "sagemaker": (Models, EndpointConfigs, Endpoints, Tags),
     "cloudformation": (Api,),
     "sts": (Identity,),
 }

@@ -50,6 +50,7 @@ from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.tags import Tags
 from orchestrator.sandbox.state import State
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
@@ -77,7 +78,8 @@ class Sandbox:
         self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
         self._answers = Answers()
         models, configs = Models(self._state, places), EndpointConfigs(self._state)
-        sagemaker = Service("sagemaker", models, configs, Endpoints(self._state, self._fleet))
+        endpoints, tags = Endpoints(self._state, self._fleet), Tags(self._state)
+        sagemaker = Service("sagemaker", models, configs, endpoints, tags)
         custom = CustomResource(HANDLER, self._invoke, self._answers, url + ANSWERS)
         self._stacks = Stacks(
             self._state,

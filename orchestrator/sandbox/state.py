@@ -39,6 +39,11 @@ CREATE TABLE IF NOT EXISTS endpoints (
     name TEXT PRIMARY KEY, status TEXT, reason TEXT, created TEXT, updated TEXT,
     config TEXT,              -- what serves, or is to serve first
     next_config TEXT);        -- what an update is on its way to
+CREATE TABLE IF NOT EXISTS tags (arn TEXT PRIMARY KEY, tags TEXT);
+CREATE TABLE IF NOT EXISTS weights (  -- of an endpoint's variant, where it was changed
+    endpoint TEXT, config TEXT, weight REAL, PRIMARY KEY (endpoint, config));
+CREATE TABLE IF NOT EXISTS invocations (  -- asked asynchronously, and not answered yet
+    id INTEGER PRIMARY KEY, endpoint TEXT, request TEXT, created TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
@@ -68,6 +73,7 @@ class State:
             raise NotOurs(f"{path} cannot be read: {error}") from None
         if version != VERSION:
             raise NotOurs(f"{path} is not of this version")
+        self._db.executescript(SCHEMA)  # with the tables that there are since it was made
 
     def close(self) -> None:
         """Close the file, with nothing left beside it."""
