@@ -34,6 +34,7 @@ CONTROL = "run/control.sock"
 ANSWERS = "/cloudformation/answers/"  # where custom resources' answers come in
 ANSWER_BYTES = 65536  # CloudFormation takes 4096
 ENDPOINTS = "/endpoints/"
+ASYNCHRONOUS = "/async-invocations"  # are answered later, and by the sandbox itself
 CONTROL_SECONDS = 5  # how long a request waits for a sandbox that is being started again
 HOST = "x-front-host"  # what the signature covers as Host
 NOT_FORWARDED = ("host", "connection", "content-length", "transfer-encoding", "expect", HOST)
@@ -54,7 +55,8 @@ class Front:
         try:
             limit = self._limit(scope, headers, claim)
             body = await self._bodies.read(receive, limit) if limit else b""
-            if scope["path"].startswith(ENDPOINTS):
+            path = scope["path"]
+            if path.startswith(ENDPOINTS) and not path.endswith(ASYNCHRONOUS):
                 answer = await self._predict(scope, headers, body, claim)
             else:
                 answer = await self._forward(scope, headers, body)

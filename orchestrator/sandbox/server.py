@@ -33,7 +33,7 @@ from orchestrator.sandbox.cloudformation.resources import (
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
+from orchestrator.sandbox.front import ANSWERS, CONTROL, ENDPOINTS, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
 from orchestrator.sandbox.hosting.fleet import Fleet
 from orchestrator.sandbox.hosting.publisher import Publisher
@@ -47,6 +47,7 @@ from orchestrator.sandbox.places import (
     Places,
 )
 from orchestrator.sandbox.refusals import refusal
+from orchestrator.sandbox.sagemaker.asynchronous import Invocations
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
@@ -92,6 +93,7 @@ class Sandbox:
         )
         cloudformation = Service("cloudformation", Api(self._stacks, self._state))
         services = (sagemaker, cloudformation, Service("sts", Identity()))
+        self._invocations = Invocations(self._state, places)
         self._services = {service.name: service for service in services}
 
     def start(self) -> None:
@@ -107,9 +109,11 @@ class Sandbox:
             if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
                 raise
         self._stacks.resume()
+        self._invocations.resume()
 
     def close(self) -> None:
         self._stacks.close()
+        self._invocations.close()
         self._fleet.close()
         self._publisher.close()
         self._state.close()
@@ -156,6 +160,9 @@ class Sandbox:
         self._gate.check(method, path, query, headers, digest, claim, claim.service)
         if claim.service == "execute-api":
             return await self._answer_api(method, path, headers, body)
+        if claim.service == "sagemaker" and path.startswith(ENDPOINTS):
+            target = f"{path}?{query}" if query else path
+            return await asyncio.to_thread(self._invocations.answer, method, target, headers, body)
         if claim.service not in self._services:
             raise AwsError(
                 "UnknownService", f"The sandbox has no service called {claim.service}.", 404
