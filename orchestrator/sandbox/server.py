@@ -130,16 +130,11 @@ class Sandbox:
         try:
             answer = await self._answer(scope, headers, body)
         except AwsError as error:
-            answer = self._refuse(service, error, headers)
+            answer = refusal(service, headers, error)
         except Exception as error:
             log.exception("a request could not be answered")
-            answer = self._refuse(service, _failure(error), headers)
+            answer = refusal(service, headers, _failure(error))
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
-
-    def _refuse(self, service: str, error: AwsError, headers: dict[str, str]) -> Answer:
-        if service in self._services:
-            return self._services[service].refuse(error)
-        return refusal(service, headers, error)
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Check a request, and answer it; AwsError refuses it."""

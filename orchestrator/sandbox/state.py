@@ -69,11 +69,12 @@ class State:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             self._db.execute("PRAGMA journal_mode=WAL")
+            if version == VERSION:
+                self._db.executescript(SCHEMA)  # with the tables that there are since it was made
         except sqlite3.DatabaseError as error:
             raise NotOurs(f"{path} cannot be read: {error}") from None
         if version != VERSION:
             raise NotOurs(f"{path} is not of this version")
-        self._db.executescript(SCHEMA)  # with the tables that there are since it was made
 
     def close(self) -> None:
         """Close the file, with nothing left beside it."""

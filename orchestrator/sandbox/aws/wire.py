@@ -103,11 +103,9 @@ class Service:
                 self._answer_json(headers, body) if self.speaks_json else self._answer_query(body)
             )
         except AwsError as error:
-            return self.refuse(error)
-
-    def refuse(self, error: AwsError) -> Answer:
-        """A refusal as this service words it, also of a request that did not come as far as here."""
-        return json_refusal(error) if self.speaks_json else query_refusal(error, self._namespace)
+            if self.speaks_json:
+                return json_refusal(error)
+            return query_refusal(error, self._namespace)
 
     @property
     def _namespace(self) -> str:
@@ -116,7 +114,7 @@ class Service:
     def _answer_json(self, headers: dict[str, str], body: bytes) -> Answer:
         name = headers.get("x-amz-target", "").rpartition(".")[2]
         try:
-            request = json.loads(body or b"{}")
+            request = json.loads(body or b"{}", parse_constant=_no_number)
         except (ValueError, RecursionError):
             raise AwsError("SerializationException", "The body is no JSON.") from None
         if not isinstance(request, dict):
@@ -154,3 +152,8 @@ class Service:
             f"</{name}Response>"
         )
         return Answer(200, XML, text.encode())
+
+
+def _no_number(text: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(text)
