@@ -15,6 +15,7 @@ from conftest import IMAGE
 
 from orchestrator.images import image_uri
 from orchestrator.sandbox.sagemaker import event_stream
+from orchestrator.sandbox.state import State
 from scoring.packing import pack
 
 ROLE = "arn:aws:iam::000000000000:role/sandbox"
@@ -125,6 +126,18 @@ def refusal_of(call, **request) -> str:
 def tags_of(sagemaker, arn: str) -> dict[str, str]:
     pages = sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
     return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+
+def test_a_state_that_was_made_before_there_were_tags_keeps_them_too(tmp_path):
+    before = State(tmp_path / "state.db")
+    before._run("DROP TABLE tags", [])
+    before.insert("models", name="old", request={})
+    before.close()
+    after = State(tmp_path / "state.db")
+    after.insert("tags", arn="a", tags=[{"Key": "k", "Value": "v"}])
+    assert after.row("models", name="old")
+    assert after.row("tags", arn="a")["tags"] == [{"Key": "k", "Value": "v"}]
+    after.close()
 
 
 # -- the control plane ----------------------------------------------------------------
