@@ -395,15 +395,14 @@ def known_members(runtime) -> set[str]:
     return set(shape.members)
 
 
-def test_the_aws_cli_asks_later_and_reads_tags(house, later):
+def test_the_aws_cli_says_who_it_is_and_asks_later(house, later):
     def aws(*arguments: str) -> dict:
         environment = house.sandbox.environment
         result = house.sandbox.project.run("aws", *arguments, "--output", "json", **environment)
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
-    tags = aws("sagemaker", "list-tags", "--resource-arn", house.model_arn)
-    assert tags["Tags"] == [{"Key": "survey", "Value": "HTRU2"}]
+    assert aws("sts", "get-caller-identity")["Account"] == "000000000000"
     house.s3.put_object(Bucket=house.sandbox.bucket, Key="row.csv", Body=b"1,2")
     location = f"s3://{house.sandbox.bucket}/row.csv"
     answer = aws(

@@ -126,7 +126,8 @@ class Sandbox:
         except web.Disconnected:  # a front that was killed: nobody waits for an answer
             return
         claim = scope_of(headers)
-        service = claim.service if claim else "execute-api"
+        unsigned = "execute-api" if scope["path"].startswith(STAGE) else ""
+        service = claim.service if claim else unsigned
         try:
             answer = await self._answer(scope, headers, body)
         except AwsError as error:
