@@ -508,20 +508,22 @@ def test_aws_cloudformation_deploy(sandbox, template, client, tmp_path):
     same = deploy("Key=model.tar.gz", "--tags", "of=night")
     assert same.returncode != 0
     assert "No changes to deploy" in same.stderr
-    changed = deploy("Captures=yes", "--tags", "of=night")
+    changed = deploy("Captures=yes", "--tags", "of=day")
     assert changed.returncode == 0, changed.stderr
     [stack] = client.describe_stacks(StackName="night-cli")["Stacks"]
     assert stack["StackStatus"] == "UPDATE_COMPLETE"
-    assert stack["Tags"] == [{"Key": "of", "Value": "night"}]
+    assert stack["Tags"] == [{"Key": "of", "Value": "day"}]
     assert {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]} == {
         "Count": "1", "Key": "model.tar.gz", "Word": "****", "Captures": "yes"
     }  # fmt: skip
-    [config] = [
-        resource["PhysicalResourceId"]
-        for resource in client.describe_stack_resources(StackName="night-cli")["StackResources"]
-        if resource["LogicalResourceId"] == "Config"
-    ]
-    described = sandbox.client("sagemaker").describe_endpoint_config(EndpointConfigName=config)
+    resources = client.describe_stack_resources(StackName="night-cli")["StackResources"]
+    made = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources}
+    sagemaker = sandbox.client("sagemaker")
+    arn = sagemaker.describe_model(ModelName=made["Model"])[
+        "ModelArn"
+    ]  # it stays, but for its tags
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == stack["Tags"]
+    described = sagemaker.describe_endpoint_config(EndpointConfigName=made["Config"])
     assert described["DataCaptureConfig"]["EnableCapture"] is True
     assert described["ProductionVariants"][0]["InitialInstanceCount"] == 1
 

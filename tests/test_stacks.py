@@ -35,6 +35,7 @@ class Things:
     def __init__(self, updates: bool = False) -> None:
         self.updates = updates
         self.there: dict[str, dict] = {}
+        self.tags: dict[str, list] = {}
         self.trouble = lambda verb, name: None
 
     def create(self, context, physical_id, properties):
@@ -51,6 +52,9 @@ class Things:
     def delete(self, context, physical_id, properties):
         self.trouble("delete", physical_id)
         self.there.pop(physical_id, None)
+
+    def tag(self, context, physical_id, properties):
+        self.tags[physical_id] = context.tags
 
     def value(self, physical_id, attribute):
         return physical_id
@@ -185,6 +189,26 @@ def test_a_failed_update_leaves_everything_as_it_was(house, error):
     assert house.ends(stack_id) == "UPDATE_COMPLETE"
     assert house.names() == {"other", "same", "three"}
     assert house.changeable.there["same"]["size"] == 2
+
+
+def test_an_update_of_the_tags_alone_reaches_the_resources_and_a_roll_back_takes_it_back(house):
+    old, new = [{"Key": "of", "Value": "day"}], [{"Key": "of", "Value": "night"}]
+    template = stack_of(One=thing("one"))
+    stack_id = new_id("stack")
+    house.stacks.create(stack_id, template, {"Tags": old}, "ROLLBACK")
+    assert house.ends(stack_id) == "CREATE_COMPLETE"
+
+    def trouble(verb, name):
+        raise ResourceFailed("no")
+
+    house.changeable.trouble = trouble
+    more = stack_of(One=thing("one"), Two=thing("two", "Test::Changeable") | {"DependsOn": "One"})
+    house.stacks.update(stack_id, more, {"Tags": new})
+    assert house.ends(stack_id) == "UPDATE_ROLLBACK_COMPLETE"
+    assert house.things.tags == {"one": old}
+    house.stacks.update(stack_id, template, {"Tags": new})
+    assert house.ends(stack_id) == "UPDATE_COMPLETE"
+    assert house.things.tags == {"one": new}
 
 
 def test_what_cannot_be_deleted_can_be_deleted_later(house):

@@ -47,6 +47,11 @@ CREATE TABLE IF NOT EXISTS endpoints (
     name TEXT PRIMARY KEY, status TEXT, reason TEXT, created TEXT, updated TEXT,
     config TEXT,              -- what serves, or is to serve first
     next_config TEXT);        -- what an update is on its way to
+CREATE TABLE IF NOT EXISTS tags (arn TEXT PRIMARY KEY, tags TEXT);
+CREATE TABLE IF NOT EXISTS weights (  -- of an endpoint's variant, where it was changed
+    endpoint TEXT, config TEXT, weight REAL, PRIMARY KEY (endpoint, config));
+CREATE TABLE IF NOT EXISTS invocations (  -- asked asynchronously, and not answered yet
+    id INTEGER PRIMARY KEY, endpoint TEXT, request TEXT, created TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
@@ -60,7 +65,9 @@ def now() -> str:
 class State:
     """Rows in, rows out, as dictionaries; some columns are JSON. Text is cleaned on its way in."""
 
-    JSON_COLUMNS = ("template", "target", "properties", "request", "target_request", "changes")
+    JSON_COLUMNS = (
+        "template", "target", "tags", "properties", "request", "target_request", "changes",
+    )  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         """NotOurs for a file of another kind, also an empty one: it is never overwritten."""
@@ -72,6 +79,8 @@ class State:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             self._db.execute("PRAGMA journal_mode=WAL")
+            if version == VERSION:
+                self._db.executescript(SCHEMA)  # with the tables that there are since it was made
         except sqlite3.DatabaseError as error:
             raise NotOurs(f"{path} cannot be read: {error}") from None
         if version != VERSION:

@@ -4,6 +4,7 @@ A type of resource has
 
     create       its physical id; `update` too, where it can be changed in place (`updates`)
     delete       one that is gone already is no error
+    tag          give one that stays as it is the tags of its stack, besides its own
     value        what Ref (attribute None) and Fn::GetAtt stand for
     attributes   those that Fn::GetAtt may ask for
 
@@ -34,6 +35,7 @@ class Context:
     stack_name: str
     logical_id: str
     type: str
+    tags: list  # of the stack, which its resources have too
     token: str  # of what is being made: the same when it is taken up again after a kill
     is_cancelled: Callable[[], bool]
 
@@ -50,12 +52,12 @@ class SageMakerResource:
 
     def create(self, context: Context, physical_id: str, properties: dict) -> str:
         wanted = self._typed("Create", properties)
-        self._call("Create", wanted | {self.name_property: physical_id})
+        named = {self.name_property: physical_id, "Tags": _tags(context, wanted)}
+        self._call("Create", wanted | named)
         self._settle(context, physical_id)
         return physical_id
 
     def update(self, context: Context, physical_id: str, properties: dict, old: dict) -> str:
-        """Change it in place, but for its tags, with which nothing is done here."""
         wanted = {key: value for key, value in properties.items() if key != "Tags"}
         wanted = self._typed("Update", wanted)
         self._settle(context, physical_id)  # from what an interrupted attempt had begun
@@ -64,7 +66,20 @@ class SageMakerResource:
         for key, value in wanted.items():
             if state.get(key, value) != value:
                 raise ResourceFailed(state.get("FailureReason") or "The update was rolled back.")
+        self.tag(context, physical_id, properties)
         return physical_id
+
+    def tag(self, context: Context, physical_id: str, properties: dict) -> None:
+        """Make its own and the stack's tags its tags, whichever it has."""
+        arn = self._describe(physical_id)[f"{self._noun}Arn"]
+        wanted = _tags(context, self._typed("Create", properties))
+        try:
+            there = self._sagemaker.call("AddTags", {"ResourceArn": arn, "Tags": wanted})["Tags"]
+            keys = [tag["Key"] for tag in there if tag not in wanted]
+            if keys:
+                self._sagemaker.call("DeleteTags", {"ResourceArn": arn, "TagKeys": keys})
+        except AwsError as error:
+            raise ResourceFailed(error.message) from None
 
     def delete(self, context: Context, physical_id: str, properties: dict) -> None:
         """Delete it, and wait until it is gone; one that is gone already is no error."""
@@ -109,6 +124,15 @@ class SageMakerResource:
             return self._sagemaker.call(f"{verb}{self._noun}", request)
         except AwsError as error:
             raise ResourceFailed(error.message) from None
+
+
+def _tags(context: Context, properties: dict) -> list[dict]:
+    """A resource's own tags, and those of its stack that it has not itself."""
+    own = properties.get("Tags", [])
+    if not isinstance(own, list) or not all(isinstance(tag, dict) for tag in own):
+        return own  # for the operation to refuse
+    keys = [tag.get("Key") for tag in own]
+    return own + [tag for tag in context.tags if tag["Key"] not in keys]
 
 
 class Answers:
@@ -172,6 +196,9 @@ class CustomResource:
         if physical_id is None:  # it was begun, and the sandbox killed before it had a name
             physical_id = self.create(context, None, properties)
         self._ask(context, "Delete", properties, {"PhysicalResourceId": physical_id})
+
+    def tag(self, context: Context, physical_id: str, properties: dict) -> None:
+        """A job has the tags of its request alone."""
 
     def value(self, physical_id: str, attribute: str | None) -> str:
         return physical_id

@@ -258,6 +258,8 @@ class Stacks:
                     if physical_id != row["physical_id"]:
                         where = {"id": row["id"]}
                         self._state.update("resources", where, physical_id=physical_id)
+                else:
+                    self._tag(stack, row)
         except ResourceFailed as error:
             self._advance(stack, "UPDATE_ROLLBACK_FAILED", error.message)
             return
@@ -322,6 +324,7 @@ class Stacks:
             if old and old["type"] == resource["Type"]:
                 name = properties.get(type_.name_property, old["physical_id"])
                 if old["properties"] == properties:
+                    self._tag(stack, old)
                     made[logical_id] = old
                     continue
                 if type_.updates and name in (None, old["physical_id"]):
@@ -390,6 +393,13 @@ class Stacks:
             stack, row, "UPDATE", lambda: type_.update(context, row["physical_id"], new, old)
         )
 
+    def _tag(self, stack: dict, row: dict) -> None:
+        """Give a resource that stays as it is the stack's tags, where an update changes those."""
+        before, target = ((stack[k] or {}).get("Tags") for k in ("request", "target_request"))
+        if before != target:
+            context = self._context(stack, row, row["token"])
+            self.type(row["type"]).tag(context, row["physical_id"], row["properties"])
+
     def _attempt(self, stack: dict, row: dict, verb: str, work: Callable[[], str]) -> str:
         """Do the work, with an event before and after; anything that goes wrong is a failure."""
 
@@ -452,7 +462,7 @@ class Stacks:
             return cancels and self._is_cancelled(stack)
 
         names = (stack["id"], stack["name"], row["logical_id"], row["type"])
-        return Context(*names, token, is_cancelled)
+        return Context(*names, tags_of(stack), token, is_cancelled)
 
     def _is_cancelled(self, stack: dict) -> bool:
         status = self._state.row("stacks", id=stack["id"])["status"]
@@ -489,6 +499,12 @@ def checked_name(name: str) -> str:
 def is_under_way(stack: dict) -> bool:
     """Whether a stack is on its way somewhere; one that waits for a change set is not."""
     return stack["status"].endswith("_IN_PROGRESS") and stack["status"] != "REVIEW_IN_PROGRESS"
+
+
+def tags_of(stack: dict) -> list[dict]:
+    """What its resources are to have, while it is on its way."""
+    key = "target_request" if stack["status"] == "UPDATE_IN_PROGRESS" else "request"
+    return (stack[key] or {}).get("Tags", [])
 
 
 def differs(stack: dict, template: dict, request: dict) -> bool:
