@@ -178,6 +178,11 @@ format: $(VENV)/ready-dev-$(IMAGE)
 lock: $(VENV)/ready-dev-$(IMAGE)
 	@python scripts/dev/lock.py
 
+.PHONY: calls
+## write docs/aws-calls.md anew: what the sandbox answers of AWS
+calls: $(VENV)/ready-dev-$(IMAGE)
+	@python scripts/dev/calls.py
+
 .PHONY: clean
 ## remove what was made: models, evaluation, data, the sandbox's state
 clean:

@@ -16,7 +16,9 @@ from defusedxml import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.sandbox.cloudformation import functions, parameters
 from orchestrator.sandbox.cloudformation import template as templates
+from orchestrator.sandbox.cloudformation.stacks import new_id
 from orchestrator.sandbox.errors import AwsError
 from scoring import inference
 
@@ -142,9 +144,18 @@ JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | ODD,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
         st.sampled_from(["Resources", "Type", "Properties", "DependsOn", "Ref", "Fn::GetAtt", "A"])
+        | st.sampled_from([*functions.ARGUMENTS, *templates.SECTIONS, *parameters.KEYS])
         | ODD, inner, max_size=4,
     ),
     max_leaves=20,
+)  # fmt: skip
+NAMES = st.sampled_from(["A", "P", "C", "M", "AWS::Region", "AWS::NoValue", "${A}-${P}", "A.Name"])
+VALUES = st.recursive(
+    NAMES | st.integers(-1, 3) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(list(functions.ARGUMENTS)), inner, min_size=1, max_size=1
+    ) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=12,
 )  # fmt: skip
 
 
@@ -156,11 +167,49 @@ def test_any_template_is_ordered_or_refused(value, properties):
     for candidate in candidates:
         try:
             template = templates.parse(json.dumps(candidate))
-            templates.check(template, lambda type_: type_ == "AWS::SageMaker::Model")
+            templates.check(template, {"AWS::SageMaker::Model": ("ModelName",)}.get)
         except AwsError as error:
             assert error.status == 400
             continue
         assert sorted(templates.in_order(template)) == sorted(template["Resources"])
+
+
+@pytest.mark.fuzz
+@given(VALUES, VALUES, VALUES, st.sampled_from(["one", "", "1,2"]))
+def test_any_function_is_resolved_or_refused(value, condition, mapping, text):
+    """What is left of a template that is accepted refers to nothing but its resources."""
+    template = {
+        "Parameters": {"P": {"Type": "CommaDelimitedList"}},
+        "Conditions": {"C": {"Fn::Not": [{"Fn::Equals": [condition, "A"]}]}},
+        "Mappings": {"M": {"A": {"A": mapping}}},
+        "Resources": {
+            "A": {"Type": "T", "Properties": {}},
+            "B": {"Type": "T", "Properties": {"a": value}},
+        },
+    }
+    try:
+        template = templates.parse(json.dumps(template))
+        templates.check(template, {"T": ("Name",)}.get)
+        texts = parameters.given(
+            template["Parameters"], [{"ParameterKey": "P", "ParameterValue": text}], None
+        )
+        expanded = templates.expand(template, texts, new_id("x"))
+        properties = json.loads(json.dumps(expanded["Resources"]["B"]["Properties"]))
+        assert functions.references(properties) <= {"A"}
+        made = functions.resolved(properties, lambda name, attribute: "made")
+    except AwsError as error:
+        assert error.status == 400
+        return
+    assert functions.references(made) == set()
+
+
+@pytest.mark.fuzz
+@given(st.text(st.sampled_from("{}[]:,-!&*#|>?'\"\n %@`<=.~aR0")) | st.text())
+def test_any_text_is_a_template_or_refused(text):
+    try:
+        assert isinstance(templates.parse(text), dict)
+    except AwsError as error:
+        assert error.status == 400
 
 
 @pytest.mark.fuzz

@@ -107,8 +107,8 @@ NESTED = json.dumps({"Resources": {"A": MODEL}, "Metadata": json.loads("[" * 200
 
 @pytest.mark.parametrize(
     ("template", "words"),
-    [("[]", "must be an object"), ('"x"', "must be an object"), ("null", "must be an object"),
-     (DEEP, "nested too deeply"), (NESTED, "nested too deeply"), ("{}", "Resources"),
+    [("[]", "unsupported structure"), ('"x"', "unsupported structure"), ("null", "unsupported structure"),
+     (DEEP, "51200"), (NESTED, "nested too deeply"), ("{}", "Resources"),
      ('{"Resources": []}', "Resources"), ('{"Resources": {"A": []}}', "Type"),
      ('{"Resources": {"A": {"Type": 1}}}', "Type"),
      ('{"Resources": {"A": {"Type": "AWS::SageMaker::Model", "Properties": 3}}}', "Properties"),

@@ -18,7 +18,7 @@ from orchestrator import environment
 from orchestrator.handler import handler
 from orchestrator.sandbox import server
 from orchestrator.sandbox.cloudformation.resources import Answers, CustomResource
-from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
+from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks, new_id
 from orchestrator.sandbox.errors import ResourceFailed
 from orchestrator.sandbox.state import State
 
@@ -30,10 +30,12 @@ class Things:
     """A type of resource; `trouble` is called before anything is done, with the verb and the name."""
 
     name_property = "Name"
+    attributes = ()
 
     def __init__(self, updates: bool = False) -> None:
         self.updates = updates
         self.there: dict[str, dict] = {}
+        self.tags: dict[str, list] = {}
         self.trouble = lambda verb, name: None
 
     def create(self, context, physical_id, properties):
@@ -50,6 +52,9 @@ class Things:
     def delete(self, context, physical_id, properties):
         self.trouble("delete", physical_id)
         self.there.pop(physical_id, None)
+
+    def tag(self, context, physical_id, properties):
+        self.tags[physical_id] = context.tags
 
     def value(self, physical_id, attribute):
         return physical_id
@@ -74,7 +79,12 @@ class House:
         self.state.close()
 
     def create(self, template: dict, on_failure: str = "ROLLBACK") -> str:
-        return self.stacks.create("stack", template, [], on_failure, "")
+        stack_id = new_id("stack")
+        self.stacks.create(stack_id, template, {}, on_failure)
+        return stack_id
+
+    def update(self, stack_id: str, template: dict) -> None:
+        self.stacks.update(stack_id, template, {})
 
     def ends(self, stack_id: str) -> str:
         """The state in which a stack comes to rest."""
@@ -170,15 +180,35 @@ def test_a_failed_update_leaves_everything_as_it_was(house, error):
         Same=thing("same", "Test::Changeable", size=2),
         Three=thing("three") | {"DependsOn": ["One", "Same"]},
     )
-    house.stacks.update(stack_id, after)
+    house.update(stack_id, after)
     assert house.ends(stack_id) == "UPDATE_ROLLBACK_COMPLETE"
     assert house.names() == {"one", "same", "gone"}
     assert house.changeable.there["same"]["size"] == 1
     house.things.trouble = lambda verb, name: None
-    house.stacks.update(stack_id, after)
+    house.update(stack_id, after)
     assert house.ends(stack_id) == "UPDATE_COMPLETE"
     assert house.names() == {"other", "same", "three"}
     assert house.changeable.there["same"]["size"] == 2
+
+
+def test_an_update_of_the_tags_alone_reaches_the_resources_and_a_roll_back_takes_it_back(house):
+    old, new = [{"Key": "of", "Value": "day"}], [{"Key": "of", "Value": "night"}]
+    template = stack_of(One=thing("one"))
+    stack_id = new_id("stack")
+    house.stacks.create(stack_id, template, {"Tags": old}, "ROLLBACK")
+    assert house.ends(stack_id) == "CREATE_COMPLETE"
+
+    def trouble(verb, name):
+        raise ResourceFailed("no")
+
+    house.changeable.trouble = trouble
+    more = stack_of(One=thing("one"), Two=thing("two", "Test::Changeable") | {"DependsOn": "One"})
+    house.stacks.update(stack_id, more, {"Tags": new})
+    assert house.ends(stack_id) == "UPDATE_ROLLBACK_COMPLETE"
+    assert house.things.tags == {"one": old}
+    house.stacks.update(stack_id, template, {"Tags": new})
+    assert house.ends(stack_id) == "UPDATE_COMPLETE"
+    assert house.things.tags == {"one": new}
 
 
 def test_what_cannot_be_deleted_can_be_deleted_later(house):
@@ -210,7 +240,7 @@ def test_an_update_that_cannot_be_changed_back_can_still_be_deleted(house):
             raise ResourceFailed("no")
 
     house.changeable.trouble = trouble
-    house.stacks.update(stack_id, stack_of(Same=thing("same", "Test::Changeable", size=2)))
+    house.update(stack_id, stack_of(Same=thing("same", "Test::Changeable", size=2)))
     assert house.ends(stack_id) == "UPDATE_ROLLBACK_FAILED"
     assert len(tries) == 2
     house.stacks.delete(stack_id)
@@ -282,7 +312,7 @@ def test_what_a_stop_interrupts_is_taken_up_and_nothing_is_there_twice(house, ve
     if verb != "create":
         assert house.ends(stack_id) == "CREATE_COMPLETE"
         house.changeable.trouble = trouble
-        house.stacks.update(stack_id, second) if verb == "update" else house.stacks.delete(stack_id)
+        house.update(stack_id, second) if verb == "update" else house.stacks.delete(stack_id)
     assert held.wait(5)
     house.close()
     house.changeable.trouble = lambda verb, name: None
@@ -337,7 +367,7 @@ def test_a_stack_starts_a_job_replaces_it_when_it_changes_and_stops_it(jobs):
     assert jobs.ends(stack_id) == "CREATE_COMPLETE"
     first = jobs_there()[0]["TransformJobName"]
     assert first.startswith("stack-")
-    jobs.stacks.update(stack_id, job(jobs.request, MaxConcurrentTransforms=2))
+    jobs.update(stack_id, job(jobs.request, MaxConcurrentTransforms=2))
     assert jobs.ends(stack_id) == "UPDATE_COMPLETE"
     assert jobs.stopped == [first]
     second = next(

@@ -1,4 +1,4 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane and the orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS and the orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -24,8 +24,9 @@ from botocore.exceptions import ClientError
 from orchestrator.environment import client
 from orchestrator.handler import handler
 from orchestrator.sandbox import web
-from orchestrator.sandbox.aws.wire import Service, refusal
+from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.cloudformation.change_sets import ChangeSets
 from orchestrator.sandbox.cloudformation.resources import (
     Answers,
     CustomResource,
@@ -33,10 +34,11 @@ from orchestrator.sandbox.cloudformation.resources import (
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
+from orchestrator.sandbox.front import ANSWERS, CONTROL, ENDPOINTS, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
 from orchestrator.sandbox.hosting.fleet import Fleet
 from orchestrator.sandbox.hosting.publisher import Publisher
+from orchestrator.sandbox.identity import Identity
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
     ASSETS_BUCKET,
@@ -45,9 +47,12 @@ from orchestrator.sandbox.places import (
     STAGE,
     Places,
 )
+from orchestrator.sandbox.refusals import refusal
+from orchestrator.sandbox.sagemaker.asynchronous import Invocations
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.tags import Tags
 from orchestrator.sandbox.state import State
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
@@ -75,7 +80,8 @@ class Sandbox:
         self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
         self._answers = Answers()
         models, configs = Models(self._state, places), EndpointConfigs(self._state)
-        sagemaker = Service("sagemaker", models, configs, Endpoints(self._state, self._fleet))
+        endpoints, tags = Endpoints(self._state, self._fleet), Tags(self._state)
+        sagemaker = Service("sagemaker", models, configs, endpoints, tags)
         custom = CustomResource(HANDLER, self._invoke, self._answers, url + ANSWERS)
         self._stacks = Stacks(
             self._state,
@@ -86,8 +92,16 @@ class Sandbox:
                 CUSTOM: custom,
             },
         )
-        cloudformation = Service("cloudformation", Api(self._stacks, self._state))
-        self._services = {"sagemaker": sagemaker, "cloudformation": cloudformation}
+        change_sets = ChangeSets(self._stacks, self._state)
+        api = Api(self._stacks, self._state, change_sets)
+        cloudformation = Service("cloudformation", api, change_sets)
+        services = (sagemaker, cloudformation, Service("sts", Identity()))
+        self._invocations = Invocations(self._state, places)
+        self._services = {service.name: service for service in services}
+
+    @property
+    def services(self) -> list[Service]:
+        return list(self._services.values())
 
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
@@ -102,9 +116,11 @@ class Sandbox:
             if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
                 raise
         self._stacks.resume()
+        self._invocations.resume()
 
     def close(self) -> None:
         self._stacks.close()
+        self._invocations.close()
         self._fleet.close()
         self._publisher.close()
         self._state.close()
@@ -117,14 +133,15 @@ class Sandbox:
         except web.Disconnected:  # a front that was killed: nobody waits for an answer
             return
         claim = scope_of(headers)
-        service = claim.service if claim else "execute-api"
+        unsigned = "execute-api" if scope["path"].startswith(STAGE) else ""
+        service = claim.service if claim else unsigned
         try:
             answer = await self._answer(scope, headers, body)
         except AwsError as error:
-            answer = refusal(service, error, headers.get("content-type", ""))
+            answer = refusal(service, headers, error)
         except Exception as error:
             log.exception("a request could not be answered")
-            answer = refusal(service, _failure(error))
+            answer = refusal(service, headers, _failure(error))
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
@@ -146,6 +163,9 @@ class Sandbox:
         self._gate.check(method, path, query, headers, digest, claim, claim.service)
         if claim.service == "execute-api":
             return await self._answer_api(method, path, headers, body)
+        if claim.service == "sagemaker" and path.startswith(ENDPOINTS):
+            target = f"{path}?{query}" if query else path
+            return await asyncio.to_thread(self._invocations.answer, method, target, headers, body)
         if claim.service not in self._services:
             raise AwsError(
                 "UnknownService", f"The sandbox has no service called {claim.service}.", 404

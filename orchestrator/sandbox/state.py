@@ -1,4 +1,4 @@
-"""The sandbox's memory: stacks, their resources and events, and the endpoints' condition.
+"""The sandbox's memory: stacks, their resources, events and change sets, and the endpoints' condition.
 
 One SQLite file in write-ahead mode, every change its own transaction, so that a `kill -9`
 at any moment leaves either the old row or the new one. Objects live in the store, not here.
@@ -16,13 +16,15 @@ from pathlib import Path
 from orchestrator.sandbox.errors import clean
 from orchestrator.sandbox.places import NotOurs
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stacks (
-    id TEXT PRIMARY KEY, name TEXT, status TEXT, reason TEXT, tags TEXT, on_failure TEXT, role TEXT,
-    template TEXT,            -- what runs, or is being made
-    target TEXT,              -- what an update is on its way to
+    id TEXT PRIMARY KEY, name TEXT, status TEXT, reason TEXT, on_failure TEXT,
+    template TEXT,            -- what runs, or is being made, expanded by the parameters
+    request TEXT,             -- what was asked for: the template as it was sent, parameters, tags
+    target TEXT, target_request TEXT,  -- what an update is on its way to
     operation TEXT,           -- tells one update from the next
+    change_set TEXT,          -- the one that was carried out last
     created TEXT, updated TEXT, deleted TEXT);
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY, stack_id TEXT, time TEXT, logical_id TEXT, physical_id TEXT,
@@ -33,12 +35,23 @@ CREATE TABLE IF NOT EXISTS resources (
     token TEXT,               -- tells the making of this resource from any other
     touched TEXT,             -- the operation that changed it in place last
     stage TEXT);              -- 'new' until what made it is complete, 'old' once replaced
+CREATE TABLE IF NOT EXISTS change_sets (
+    id TEXT PRIMARY KEY, name TEXT, stack_id TEXT, type TEXT, on_failure TEXT, description TEXT,
+    template TEXT, request TEXT, created TEXT,
+    changes TEXT,             -- as they are told; NULL when there are none
+    operation TEXT,           -- the stack's when this was made: another one makes it obsolete
+    executed TEXT);           -- the operation that carried it out
 CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, request TEXT, created TEXT);
 CREATE TABLE IF NOT EXISTS endpoint_configs (name TEXT PRIMARY KEY, request TEXT, created TEXT);
 CREATE TABLE IF NOT EXISTS endpoints (
     name TEXT PRIMARY KEY, status TEXT, reason TEXT, created TEXT, updated TEXT,
     config TEXT,              -- what serves, or is to serve first
     next_config TEXT);        -- what an update is on its way to
+CREATE TABLE IF NOT EXISTS tags (arn TEXT PRIMARY KEY, tags TEXT);
+CREATE TABLE IF NOT EXISTS weights (  -- of an endpoint's variant, where it was changed
+    endpoint TEXT, config TEXT, weight REAL, PRIMARY KEY (endpoint, config));
+CREATE TABLE IF NOT EXISTS invocations (  -- asked asynchronously, and not answered yet
+    id INTEGER PRIMARY KEY, endpoint TEXT, request TEXT, created TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
@@ -52,7 +65,9 @@ def now() -> str:
 class State:
     """Rows in, rows out, as dictionaries; some columns are JSON. Text is cleaned on its way in."""
 
-    JSON_COLUMNS = ("template", "target", "tags", "properties", "request")
+    JSON_COLUMNS = (
+        "template", "target", "tags", "properties", "request", "target_request", "changes",
+    )  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         """NotOurs for a file of another kind, also an empty one: it is never overwritten."""
@@ -64,6 +79,8 @@ class State:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             self._db.execute("PRAGMA journal_mode=WAL")
+            if version == VERSION:
+                self._db.executescript(SCHEMA)  # with the tables that there are since it was made
         except sqlite3.DatabaseError as error:
             raise NotOurs(f"{path} cannot be read: {error}") from None
         if version != VERSION:

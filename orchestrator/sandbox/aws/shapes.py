@@ -36,6 +36,9 @@ class Honoured:
             for name in path.split("."):
                 place = place.setdefault(name, {})
 
+    def paths(self) -> list[str]:
+        return _paths(self._tree)
+
     def check(self, request: dict, operation: str) -> None:
         """Raise Invalid for the first member that is not honoured."""
         self._check(request, self._tree, operation, "")
@@ -50,6 +53,14 @@ class Honoured:
                     raise Invalid(f"The sandbox does not honour {where}{name} of {operation}.")
                 if tree[name]:
                     self._check(below, tree[name], operation, f"{where}{name}.")
+
+
+def _paths(tree: dict) -> list[str]:
+    """The dotted paths of a tree's leaves."""
+    found = []
+    for name, below in tree.items():
+        found += [f"{name}.{path}" for path in _paths(below)] or [name]
+    return found
 
 
 # -- what comes in --------------------------------------------------------------------
@@ -204,6 +215,8 @@ def from_form(form: dict[str, str], shape: Shape, prefix: str = "") -> object:
             if found and found[1]:
                 places.add(int(found[2]))
         return [from_form(form, shape.member, f"{prefix}member.{n}.") for n in sorted(places)]
+    if kind == "map":
+        return _map_from_form(form, shape, prefix)
     for key in form:
         if key.startswith(prefix):
             raise Invalid(f"There is no member {key}.")
@@ -218,6 +231,27 @@ def from_form(form: dict[str, str], shape: Shape, prefix: str = "") -> object:
         except ValueError:
             return text  # for `check` to refuse
     return text
+
+
+def _map_from_form(form: dict[str, str], shape: Shape, prefix: str) -> dict | None:
+    """`Attributes.entry.1.key=…&Attributes.entry.1.value=…`
+
+    A map of anything but text no operation honours: it is read only so far as to be refused by name.
+    """
+    if shape.value.type_name != "string":
+        return {key: text for key, text in form.items() if key.startswith(prefix)} or None
+    found: dict[str, dict[str, str]] = {}
+    for key, text in form.items():
+        if not f"{key}.".startswith(prefix):
+            continue
+        entry = re.fullmatch(r"entry\.([1-9]\d{0,3})\.(key|value)", key[len(prefix) :])
+        if not entry:
+            raise Invalid(f"There is no member {key}.")
+        found.setdefault(entry[1], {})[entry[2]] = text
+    names = [entry.get("key") for entry in found.values()]
+    if None in names or len(set(names)) < len(names):
+        raise Invalid(f"An entry of {prefix.removesuffix('.')} has no key, or another's.")
+    return {entry["key"]: entry.get("value", "") for entry in found.values()} or None
 
 
 def to_xml(value: object, shape: Shape) -> str:

@@ -8,7 +8,7 @@ request it honours:
     def create_endpoint(self, request: dict) -> dict: ...
 
 Any other member that a caller sends is refused by name; so are operations and services that are
-not here. The query protocol (CloudFormation) and JSON 1.1 (SageMaker) are spoken.
+not here. The query protocol (CloudFormation, STS) and JSON 1.1 (SageMaker) are spoken.
 """
 
 import json
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qsl
-from xml.sax.saxutils import escape
 
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel
@@ -25,12 +24,10 @@ from orchestrator.environment import client
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.shapes import Honoured, Invalid
 from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.refusals import REQUEST_ID, XML, json_refusal, query_refusal
 from orchestrator.sandbox.web import Answer
 
-REQUEST_ID = "00000000-0000-0000-0000-000000000000"
-QUERY, JSON = "text/xml", "application/x-amz-json-1.1"
-FORM = "application/x-www-form-urlencoded"
-CLOUDFORMATION = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+JSON = "application/x-amz-json-1.1"
 
 
 class InvalidRequest(AwsError):
@@ -75,6 +72,11 @@ class Service:
         # Read when it is needed: SageMaker's takes a moment. The handler's clients share it.
         return client(self.name).meta.service_model
 
+    @property
+    def title(self) -> str:
+        """As AWS calls it."""
+        return self._model.metadata["serviceFullName"]
+
     @cached_property
     def operations(self) -> dict[str, Operation]:
         found = {}
@@ -106,12 +108,18 @@ class Service:
                 self._answer_json(headers, body) if self.speaks_json else self._answer_query(body)
             )
         except AwsError as error:
-            return refusal(self.name, error)
+            if self.speaks_json:
+                return json_refusal(error)
+            return query_refusal(error, self._namespace)
+
+    @property
+    def _namespace(self) -> str:
+        return self._model.metadata["xmlNamespace"]
 
     def _answer_json(self, headers: dict[str, str], body: bytes) -> Answer:
         name = headers.get("x-amz-target", "").rpartition(".")[2]
         try:
-            request = json.loads(body or b"{}")
+            request = json.loads(body or b"{}", parse_constant=_no_number)
         except (ValueError, RecursionError):
             raise AwsError("SerializationException", "The body is no JSON.") from None
         if not isinstance(request, dict):
@@ -144,32 +152,13 @@ class Service:
         shape = self._model.operation_model(name).output_shape
         content = f"<{name}Result>{shapes.to_xml(result, shape)}</{name}Result>" if shape else ""
         text = (
-            f'<{name}Response xmlns="{CLOUDFORMATION}">{content}'
+            f'<{name}Response xmlns="{self._namespace}">{content}'
             f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
             f"</{name}Response>"
         )
-        return Answer(200, QUERY, text.encode())
+        return Answer(200, XML, text.encode())
 
 
-def refusal(service: str | None, error: AwsError, asked_in: str = "") -> Answer:
-    """The refusal in the service's own format; API Gateway's is a plain `message`.
-
-    A service that is not here is answered by the Content-Type that it was `asked_in`: a client that
-    sends a form reads XML.
-    """
-    if service == "execute-api":
-        return Answer(
-            error.status, "application/json", json.dumps({"message": error.message}).encode()
-        )
-    if service == "cloudformation" or asked_in.startswith(FORM):
-        # SageMaker and most services call ValidationException what is a ValidationError here.
-        code = error.code.replace("ValidationException", "ValidationError")
-        text = (
-            f'<ErrorResponse xmlns="{CLOUDFORMATION}"><Error><Type>Sender</Type>'
-            f"<Code>{code}</Code><Message>{escape(error.message)}</Message></Error>"
-            f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
-        )
-        return Answer(error.status, QUERY, text.encode())
-    body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message})
-    headers = {"x-amzn-ErrorType": error.code}
-    return Answer(error.status, "application/json", body.encode(), headers)
+def _no_number(text: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(text)

@@ -2,19 +2,26 @@
 
 A type of resource has
 
-    create     its physical id; `update` too, where it can be changed in place (`updates`)
-    delete     one that is gone already is no error
-    value      what Ref (attribute None) and Fn::GetAtt stand for
+    create       its physical id; `update` too, where it can be changed in place (`updates`)
+    delete       one that is gone already is no error
+    tag          give one that stays as it is the tags of its stack, besides its own
+    value        what Ref (attribute None) and Fn::GetAtt stand for
+    attributes   those that Fn::GetAtt may ask for
 
 each of which raises ResourceFailed with a reason that a user can act on.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from botocore.model import Shape
+
 from orchestrator.sandbox.aws.wire import InvalidRequest, Service
+from orchestrator.sandbox.cloudformation.functions import text_of
+from orchestrator.sandbox.cloudformation.parameters import NUMBER
 from orchestrator.sandbox.errors import AwsError, ResourceFailed
 
 POLL_SECONDS = 0.02
@@ -28,6 +35,7 @@ class Context:
     stack_name: str
     logical_id: str
     type: str
+    tags: list  # of the stack, which its resources have too
     token: str  # of what is being made: the same when it is taken up again after a kill
     is_cancelled: Callable[[], bool]
 
@@ -39,23 +47,39 @@ class SageMakerResource:
         self._sagemaker = sagemaker
         self._noun = noun
         self.name_property = f"{noun}Name"
+        self.attributes = (self.name_property,)
         self.updates = updates
 
     def create(self, context: Context, physical_id: str, properties: dict) -> str:
-        self._call("Create", properties | {self.name_property: physical_id})
+        wanted = self._typed("Create", properties)
+        named = {self.name_property: physical_id, "Tags": _tags(context, wanted)}
+        self._call("Create", wanted | named)
         self._settle(context, physical_id)
         return physical_id
 
     def update(self, context: Context, physical_id: str, properties: dict, old: dict) -> str:
-        """Change it in place, but for its tags, with which nothing is done here."""
         wanted = {key: value for key, value in properties.items() if key != "Tags"}
+        wanted = self._typed("Update", wanted)
         self._settle(context, physical_id)  # from what an interrupted attempt had begun
         self._call("Update", wanted | {self.name_property: physical_id})
         state = self._settle(context, physical_id)
         for key, value in wanted.items():
             if state.get(key, value) != value:
                 raise ResourceFailed(state.get("FailureReason") or "The update was rolled back.")
+        self.tag(context, physical_id, properties)
         return physical_id
+
+    def tag(self, context: Context, physical_id: str, properties: dict) -> None:
+        """Make its own and the stack's tags its tags, whichever it has."""
+        arn = self._describe(physical_id)[f"{self._noun}Arn"]
+        wanted = _tags(context, self._typed("Create", properties))
+        try:
+            there = self._sagemaker.call("AddTags", {"ResourceArn": arn, "Tags": wanted})["Tags"]
+            keys = [tag["Key"] for tag in there if tag not in wanted]
+            if keys:
+                self._sagemaker.call("DeleteTags", {"ResourceArn": arn, "TagKeys": keys})
+        except AwsError as error:
+            raise ResourceFailed(error.message) from None
 
     def delete(self, context: Context, physical_id: str, properties: dict) -> None:
         """Delete it, and wait until it is gone; one that is gone already is no error."""
@@ -71,11 +95,13 @@ class SageMakerResource:
                 raise ResourceFailed(error.message) from None
 
     def value(self, physical_id: str, attribute: str | None) -> str:
-        if attribute is None:
-            return self._describe(physical_id)[f"{self._noun}Arn"]
-        if attribute != self.name_property:
-            raise ResourceFailed(f"The sandbox does not know the attribute {attribute}.")
-        return physical_id
+        return physical_id if attribute else self._describe(physical_id)[f"{self._noun}Arn"]
+
+    def _typed(self, verb: str, properties: dict) -> dict:
+        """Properties as the operation has their types: a parameter of a template is a text."""
+        return typed(
+            properties, self._sagemaker.operations[f"{verb}{self._noun}"].model.input_shape
+        )
 
     def _settle(self, context: Context, physical_id: str) -> dict:
         """Wait until it is no longer on its way from one state to another; what it is then."""
@@ -98,6 +124,15 @@ class SageMakerResource:
             return self._sagemaker.call(f"{verb}{self._noun}", request)
         except AwsError as error:
             raise ResourceFailed(error.message) from None
+
+
+def _tags(context: Context, properties: dict) -> list[dict]:
+    """A resource's own tags, and those of its stack that it has not itself."""
+    own = properties.get("Tags", [])
+    if not isinstance(own, list) or not all(isinstance(tag, dict) for tag in own):
+        return own  # for the operation to refuse
+    keys = [tag.get("Key") for tag in own]
+    return own + [tag for tag in context.tags if tag["Key"] not in keys]
 
 
 class Answers:
@@ -134,6 +169,7 @@ class CustomResource:
     """
 
     name_property = None
+    attributes = ()
     updates = True
     answer_seconds = 60
 
@@ -161,9 +197,10 @@ class CustomResource:
             physical_id = self.create(context, None, properties)
         self._ask(context, "Delete", properties, {"PhysicalResourceId": physical_id})
 
+    def tag(self, context: Context, physical_id: str, properties: dict) -> None:
+        """A job has the tags of its request alone."""
+
     def value(self, physical_id: str, attribute: str | None) -> str:
-        if attribute is not None:
-            raise ResourceFailed(f"The sandbox does not know the attribute {attribute}.")
         return physical_id
 
     def _ask(self, context: Context, kind: str, properties: dict, more: dict | None = None) -> dict:
@@ -201,12 +238,32 @@ class CustomResource:
         return properties.get("ServiceToken") == self._function_arn
 
 
+def typed(value: object, shape: Shape) -> object:
+    """A value with the texts in it as the numbers and booleans that its shape has, and the other way
+    round, as CloudFormation does; what does not fit stays as it is, for the operation to refuse."""
+    kind = shape.type_name
+    if isinstance(value, dict) and kind == "structure":
+        members = shape.members
+        return {k: typed(v, members[k]) if k in members else v for k, v in value.items()}
+    if isinstance(value, dict) and kind == "map":
+        return {key: typed(item, shape.value) for key, item in value.items()}
+    if isinstance(value, list) and kind == "list":
+        return [typed(item, shape.member) for item in value]
+    if kind == "string" and isinstance(value, bool | int | float):
+        return text_of(value)
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    number = {"integer": int, "long": int, "float": float, "double": float}.get(kind)
+    if number and isinstance(value, str) and NUMBER.fullmatch(value):
+        with contextlib.suppress(ValueError):
+            return number(value)
+    return value
+
+
 def strings(value: object) -> object:
     """Numbers and booleans as text, which is how CloudFormation hands properties over."""
     if isinstance(value, dict):
         return {key: strings(item) for key, item in value.items()}
     if isinstance(value, list):
         return [strings(item) for item in value]
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else str(value)
+    return text_of(value)

@@ -10,12 +10,14 @@ resource is made counts as its failure, and what cannot even be written down is 
 """
 
 import logging
+import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.sandbox.cloudformation import template as templates
+from orchestrator.sandbox.cloudformation.functions import Lookup, resolved, text_of
 from orchestrator.sandbox.cloudformation.resources import Context
 from orchestrator.sandbox.errors import AwsError, ResourceFailed
 from orchestrator.sandbox.places import ACCOUNT, REGION
@@ -46,37 +48,81 @@ class Stacks:
 
     # -- what CloudFormation's API does ------------------------------------------------
 
-    def create(self, name: str, template: dict, tags: list, on_failure: str, role: str) -> str:
-        """Begin to create a stack; its id."""
-        templates.check(template, lambda type_: self._type(type_) is not None)
-        stack_id = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{name}/{uuid.uuid4()}"
-        with self._state.transaction():
-            rows = self._state.rows("stacks", name=name)
-            if any(row["status"] != "DELETE_COMPLETE" for row in rows):
-                raise AwsError("AlreadyExistsException", f"Stack [{name}] already exists")
-            self._state.insert(
-                "stacks", id=stack_id, name=name, status="CREATE_IN_PROGRESS", template=template,
-                tags=tags, on_failure=on_failure, role=role, operation=_token(), created=now(),
-            )  # fmt: skip
-            initiated = "User Initiated"
-            self._event(stack_id, name, STACK_TYPE, stack_id, "CREATE_IN_PROGRESS", initiated)
-        self._begin(stack_id)
-        return stack_id
+    def type(self, name: str):
+        """What a type of resource is made by; None for one that is not here."""
+        return self._types.get(CUSTOM if name.startswith(CUSTOM) else name)
 
-    def update(self, name_or_id: str, template: dict) -> str:
-        templates.check(template, lambda type_: self._type(type_) is not None)
+    def attributes(self, type_name: str) -> Collection[str] | None:
+        """Those that Fn::GetAtt may ask a type of resource for; None for a type that is not here."""
+        return getattr(self.type(type_name), "attributes", None)
+
+    def create(self, stack_id: str, template: dict, request: dict, on_failure: str) -> None:
+        """Begin to create a stack of an expanded template. `request` is what was asked for."""
         with self._state.transaction():
-            stack = self.find(name_or_id)
-            if stack["status"] not in UPDATABLE:
-                state = f"Stack:{stack['id']} is in {stack['status']} state and can not be updated."
-                raise AwsError("ValidationException", state)
-            if template == stack["template"]:
+            self._insert(stack_id, "CREATE_IN_PROGRESS", "User Initiated")
+            self._start_create(stack_id, template, request, on_failure)
+        self._begin(stack_id)
+
+    def review(self, stack_id: str) -> None:
+        """Write down a stack that a change set is to create."""
+        with self._state.transaction():
+            self._insert(stack_id, "REVIEW_IN_PROGRESS", "User Initiated")
+
+    def update(self, name_or_id: str, template: dict, request: dict) -> str:
+        """Begin to update a stack; its id."""
+        with self._state.transaction():
+            stack = self.updatable(name_or_id)
+            if not differs(stack, template, request):
                 raise AwsError("ValidationException", "No updates are to be performed.")
-            changes = {"target": template, "updated": now(), "operation": _token()}
-            self._state.update("stacks", {"id": stack["id"]}, **changes)
-            self._set_status(stack, "UPDATE_IN_PROGRESS", "User Initiated")
+            self._start_update(stack, template, request)
         self._begin(stack["id"])
         return stack["id"]
+
+    def execute(self, change_set: dict) -> None:
+        """Begin what a change set says."""
+        with self._state.transaction():
+            stack = self._state.row("stacks", id=change_set["stack_id"])
+            template, request = change_set["template"], change_set["request"]
+            if change_set["type"] == "CREATE":
+                self._set_status(stack, "CREATE_IN_PROGRESS", "User Initiated")
+                self._start_create(stack["id"], template, request, change_set["on_failure"])
+            else:
+                self._start_update(self.updatable(stack["id"]), template, request)
+            operation = self._state.row("stacks", id=stack["id"])["operation"]
+            self._state.update("stacks", {"id": stack["id"]}, change_set=change_set["id"])
+            self._state.update("change_sets", {"id": change_set["id"]}, executed=operation)
+        self._begin(stack["id"])
+
+    def updatable(self, name_or_id: str) -> dict:
+        """A stack that can be updated now."""
+        stack = self.find(name_or_id)
+        if stack["status"] not in UPDATABLE:
+            state = f"Stack:{stack['id']} is in {stack['status']} state and can not be updated."
+            raise AwsError("ValidationException", state)
+        return stack
+
+    def _insert(self, stack_id: str, status: str, reason: str) -> None:
+        name = stack_id.split("/")[1]
+        rows = self._state.rows("stacks", name=name)
+        if any(row["status"] != "DELETE_COMPLETE" for row in rows):
+            raise AwsError("AlreadyExistsException", f"Stack [{name}] already exists")
+        self._state.insert(
+            "stacks", id=stack_id, name=name, status=status, operation=_token(), created=now()
+        )
+        self._event(stack_id, name, STACK_TYPE, stack_id, status, reason)
+
+    def _start_create(self, stack_id: str, template: dict, request: dict, on_failure: str) -> None:
+        self._state.update(
+            "stacks", {"id": stack_id}, template=template, request=request, on_failure=on_failure,
+            operation=_token(),
+        )  # fmt: skip
+
+    def _start_update(self, stack: dict, template: dict, request: dict) -> None:
+        changes = {"target": template, "target_request": request, "change_set": None}
+        self._state.update(
+            "stacks", {"id": stack["id"]}, updated=now(), operation=_token(), **changes
+        )
+        self._set_status(stack, "UPDATE_IN_PROGRESS", "User Initiated")
 
     def delete(self, name_or_id: str) -> None:
         """Begin to delete a stack; one that does not exist is no error, as on AWS."""
@@ -111,7 +157,7 @@ class Stacks:
         found = {}
         for key, output in stack["template"].get("Outputs", {}).items():
             try:
-                found[key] = templates.resolved(output["Value"], lookup)
+                found[key] = text_of(resolved(output["Value"], lookup))
             except (AwsError, KeyError):
                 continue  # what it speaks of is gone
         return found
@@ -121,7 +167,7 @@ class Stacks:
     def resume(self) -> None:
         """Take up, after a restart, what was under way."""
         for stack in self._state.rows("stacks"):
-            if stack["status"].endswith("_IN_PROGRESS"):
+            if is_under_way(stack):
                 self._begin(stack["id"])
 
     def close(self) -> None:
@@ -182,6 +228,7 @@ class Stacks:
             return
         with self._state.transaction():
             self._state.update("stacks", {"id": stack["id"]}, deleted=now())
+            self._state.delete("change_sets", stack_id=stack["id"])
             self._advance(stack, "DELETE_COMPLETE")
 
     def _carry_out_update(self, stack: dict) -> None:
@@ -211,12 +258,15 @@ class Stacks:
                     if physical_id != row["physical_id"]:
                         where = {"id": row["id"]}
                         self._state.update("resources", where, physical_id=physical_id)
+                else:
+                    self._tag(stack, row)
         except ResourceFailed as error:
             self._advance(stack, "UPDATE_ROLLBACK_FAILED", error.message)
             return
         self._remove(stack, self._rows(stack, "new"), and_forget=True)
         with self._state.transaction():
-            self._state.update("stacks", {"id": stack["id"]}, target=None)
+            nothing = {"target": None, "target_request": None}
+            self._state.update("stacks", {"id": stack["id"]}, **nothing)
             self._advance(stack, "UPDATE_ROLLBACK_COMPLETE")
 
     def _take_over(self, stack: dict, made: dict[str, dict]) -> None:
@@ -233,7 +283,10 @@ class Stacks:
                 else:
                     self._state.update("resources", where, stage="old")
             where = {"id": stack["id"]}
-            self._state.update("stacks", where, template=stack["target"], target=None)
+            self._state.update(
+                "stacks", where, template=stack["target"], request=stack["target_request"],
+                target=None, target_request=None,
+            )  # fmt: skip
 
     def _advance(self, stack: dict, status: str, reason: str | None = None) -> bool:
         """Go from the state a job began with to the next, unless a delete came between."""
@@ -266,11 +319,12 @@ class Stacks:
         lookup = self._lookup(made)
         for logical_id in templates.in_order(template):
             resource, old = template["Resources"][logical_id], kept.get(logical_id)
-            properties = templates.resolved(resource.get("Properties", {}), lookup)
-            type_ = self._type(resource["Type"])
+            properties = resolved(resource.get("Properties", {}), lookup)
+            type_ = self.type(resource["Type"])
             if old and old["type"] == resource["Type"]:
                 name = properties.get(type_.name_property, old["physical_id"])
                 if old["properties"] == properties:
+                    self._tag(stack, old)
                     made[logical_id] = old
                     continue
                 if type_.updates and name in (None, old["physical_id"]):
@@ -280,7 +334,7 @@ class Stacks:
         return made
 
     def _create(self, stack: dict, logical_id: str, type_name: str, properties: dict) -> dict:
-        type_ = self._type(type_name)
+        type_ = self.type(type_name)
         row = self._state.row("resources", stack_id=stack["id"], logical_id=logical_id, stage="new")
         if row is None:
             row = self._begin_resource(stack, logical_id, type_name, properties)
@@ -302,7 +356,7 @@ class Stacks:
         self, stack: dict, logical_id: str, type_name: str, properties: dict
     ) -> dict:
         """Write down that a resource is about to be made, and under which name."""
-        key = self._type(type_name).name_property
+        key = self.type(type_name).name_property
         name = (properties.get(key) or _generated_name(stack["name"], logical_id)) if key else None
         with self._state.transaction():
             owner = name and self._state.row("resources", type=type_name, physical_id=name)
@@ -334,10 +388,17 @@ class Stacks:
         return self._state.row("resources", token=token)
 
     def _change(self, stack: dict, row: dict, new: dict, old: dict, token: str) -> str:
-        type_, context = self._type(row["type"]), self._context(stack, row, token)
+        type_, context = self.type(row["type"]), self._context(stack, row, token)
         return self._attempt(
             stack, row, "UPDATE", lambda: type_.update(context, row["physical_id"], new, old)
         )
+
+    def _tag(self, stack: dict, row: dict) -> None:
+        """Give a resource that stays as it is the stack's tags, where an update changes those."""
+        before, target = ((stack[k] or {}).get("Tags") for k in ("request", "target_request"))
+        if before != target:
+            context = self._context(stack, row, row["token"])
+            self.type(row["type"]).tag(context, row["physical_id"], row["properties"])
 
     def _attempt(self, stack: dict, row: dict, verb: str, work: Callable[[], str]) -> str:
         """Do the work, with an event before and after; anything that goes wrong is a failure."""
@@ -372,7 +433,7 @@ class Stacks:
             self._event(*what, "DELETE_IN_PROGRESS")
             context = self._context(stack, row, row["token"], cancels=False)
             try:
-                self._type(row["type"]).delete(context, row["physical_id"], row["properties"])
+                self.type(row["type"]).delete(context, row["physical_id"], row["properties"])
             except Exception as error:
                 if not isinstance(error, ResourceFailed):
                     log.exception("DELETE of %s in stack %s", row["logical_id"], stack["name"])
@@ -387,13 +448,10 @@ class Stacks:
 
     # -- small parts -------------------------------------------------------------------
 
-    def _type(self, name: str):
-        return self._types.get(CUSTOM if name.startswith(CUSTOM) else name)
-
-    def _lookup(self, rows: dict[str, dict]) -> templates.Lookup:
+    def _lookup(self, rows: dict[str, dict]) -> Lookup:
         def lookup(logical_id: str, attribute: str | None) -> str:
             row = rows[logical_id]
-            return self._type(row["type"]).value(row["physical_id"], attribute)
+            return self.type(row["type"]).value(row["physical_id"], attribute)
 
         return lookup
 
@@ -404,7 +462,7 @@ class Stacks:
             return cancels and self._is_cancelled(stack)
 
         names = (stack["id"], stack["name"], row["logical_id"], row["type"])
-        return Context(*names, token, is_cancelled)
+        return Context(*names, tags_of(stack), token, is_cancelled)
 
     def _is_cancelled(self, stack: dict) -> bool:
         status = self._state.row("stacks", id=stack["id"])["status"]
@@ -420,6 +478,39 @@ class Stacks:
             "events", stack_id=stack_id, time=now(), logical_id=logical_id, type=type_,
             physical_id=physical_id, status=status, reason=reason,
         )  # fmt: skip
+
+
+def new_id(name: str) -> str:
+    """An id for a stack that is yet to be made."""
+    return f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{name}/{uuid.uuid4()}"
+
+
+def checked_name(name: str) -> str:
+    """A name for a new stack."""
+    if not re.fullmatch("(?=.{1,128}$)[a-zA-Z][-a-zA-Z0-9]*", name):
+        raise AwsError(
+            "ValidationException",
+            f"1 validation error detected: Value '{name[:200]}' at 'stackName' failed to satisfy "
+            "constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*",
+        )
+    return name
+
+
+def is_under_way(stack: dict) -> bool:
+    """Whether a stack is on its way somewhere; one that waits for a change set is not."""
+    return stack["status"].endswith("_IN_PROGRESS") and stack["status"] != "REVIEW_IN_PROGRESS"
+
+
+def tags_of(stack: dict) -> list[dict]:
+    """What its resources are to have, while it is on its way."""
+    key = "target_request" if stack["status"] == "UPDATE_IN_PROGRESS" else "request"
+    return (stack[key] or {}).get("Tags", [])
+
+
+def differs(stack: dict, template: dict, request: dict) -> bool:
+    """Whether there is anything to be updated."""
+    same = all(stack["request"].get(key) == request.get(key) for key in ("Parameters", "Tags"))
+    return not same or template != stack["template"]
 
 
 def _token() -> str:

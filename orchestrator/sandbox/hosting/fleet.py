@@ -180,7 +180,8 @@ class Fleet:
             return
         before = self._children.get(endpoint)
         self._children[endpoint] = child
-        route = {"socket": children.socket_of(child.name), "variant": child.about["variant"]}
+        route = {key: child.about[key] for key in ("variant", "asynchronous")}
+        route["socket"] = children.socket_of(child.name)
         write_json(self._places.route(endpoint), route)
         log.info("endpoint %s is process %d", endpoint, child.pid)
         os.write(self._woken, b"x")
@@ -227,6 +228,7 @@ class Fleet:
             "endpoint": endpoint,
             "config": config_name,
             "variant": variant["VariantName"],
+            "asynchronous": "AsyncInferenceConfig" in config["request"],
             "model_dir": str(folder),
             "image": container["Image"],
             "command": self._commands.get(container["Image"]),

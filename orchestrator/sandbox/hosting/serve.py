@@ -112,7 +112,8 @@ class Model(Container):
 async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve on a listening socket until a signal comes.
 
-    The job: `endpoint` and `config`, the names of what is served; `model_dir`, the unpacked model;
+    The job: `endpoint` and `config`, the names of what is served; `asynchronous`, how it is asked;
+    `model_dir`, the unpacked model;
     `image` and `environment` of its container; `command`, where one stands for a custom image;
     `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; `name`, the
     process's, whose folder it is started in; and `folder`, the sandbox's.
@@ -157,7 +158,7 @@ def main(job: dict, environment: dict[str, str]) -> int:
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fail
     setproctitle(f"sandbox endpoint {job['endpoint']} {job['folder']}")
     os.chdir(job["folder"])
-    told = ("endpoint", "config", "variant", "image", "command")
+    told = ("endpoint", "config", "variant", "asynchronous", "image", "command")
     line = Line(job["name"], {"kind": "endpoint"} | {key: job.get(key) for key in told})
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(socket_of(job["name"]))

@@ -1,6 +1,7 @@
 """SageMaker's List operations, all alike: filters, order, pages."""
 
 import base64
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -35,11 +36,21 @@ def page(
             found = [item for item in found if keep(item, request[key])]
     order = {"Name": name, "Status": f"{noun}Status"}.get(request.get("SortBy"), "CreationTime")
     descending = request.get("SortOrder", "Descending") == "Descending"
-    found.sort(key=lambda item: (item[order], item[name]), reverse=descending)
-    start, size = _start(request.get("NextToken")), request.get("MaxResults", USUAL_PAGE)
-    answer = {plural: found[start : start + size]}
-    if start + size < len(found):
-        answer["NextToken"] = base64.b64encode(str(start + size).encode()).decode()
+
+    def place(item: dict) -> list[str]:
+        return [item[order], item[name]]
+
+    if "NextToken" in request:
+        last = _place(request["NextToken"])
+        found = [
+            item for item in found if place(item) != last and (place(item) < last) == descending
+        ]
+    found.sort(key=place, reverse=descending)
+    size = request.get("MaxResults", USUAL_PAGE)
+    answer = {plural: found[:size]}
+    if size < len(found):
+        # The place of the last one, not its number: what is made meanwhile moves no page.
+        answer["NextToken"] = base64.b64encode(json.dumps(place(found[size - 1])).encode()).decode()
     return answer
 
 
@@ -48,10 +59,11 @@ def _moment(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _start(token: str | None) -> int:
-    if token is None:
-        return 0
+def _place(token: str) -> list[str]:
     try:
-        return int(base64.b64decode(token, validate=True))
+        place = json.loads(base64.b64decode(token, validate=True))
     except ValueError:
-        raise AwsError("ValidationException", "The NextToken is none of ours.") from None
+        place = None
+    if isinstance(place, list) and len(place) == 2 and all(isinstance(p, str) for p in place):
+        return place
+    raise AwsError("ValidationException", "The NextToken is none of ours.")

@@ -1,18 +1,15 @@
 """Models: an archive in S3 and the image that serves it."""
 
-from botocore.exceptions import ClientError
-
-from orchestrator.environment import client
 from orchestrator.sandbox.aws.wire import honours
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.hosting import models
-from orchestrator.sandbox.hosting.publisher import split_url
 from orchestrator.sandbox.places import Places
-from orchestrator.sandbox.sagemaker import listing
+from orchestrator.sandbox.sagemaker import listing, tags
 from orchestrator.sandbox.sagemaker.arns import arn, found, must_be_new
+from orchestrator.sandbox.sagemaker.objects import must_have_object
 from orchestrator.sandbox.state import State, now
 
-TABLE, KIND, WORDS = "models", "model", "model"
+TABLE, KIND = "models", "model"
 
 
 class Models:
@@ -31,20 +28,16 @@ class Models:
             if key not in container:
                 message = f"The sandbox runs models that have a PrimaryContainer with {key}."
                 raise AwsError("ValidationException", message)
-        bucket, key = split_url(container["ModelDataUrl"])
-        try:
-            client("s3").head_object(Bucket=bucket, Key=key)
-        except ClientError:
-            missing = f"Could not find model data at {container['ModelDataUrl']}."
-            raise AwsError("ValidationException", missing) from None
+        must_have_object(container["ModelDataUrl"], "model data")
         with self._state.transaction():
-            must_be_new(self._state, TABLE, KIND, WORDS, name)
+            must_be_new(self._state, KIND, name)
+            tags.keep(self._state, arn(KIND, name), request.get("Tags", []))
             self._state.insert(TABLE, name=name, request=request, created=now())
         return {"ModelArn": arn(KIND, name)}
 
     @honours("ModelName")
     def describe_model(self, request: dict) -> dict:
-        row = found(self._state, TABLE, KIND, WORDS, request["ModelName"])
+        row = found(self._state, KIND, request["ModelName"])
         kept = ("PrimaryContainer", "ExecutionRoleArn", "EnableNetworkIsolation")
         return _summary(row) | {key: row["request"][key] for key in kept if key in row["request"]}
 
@@ -54,8 +47,10 @@ class Models:
 
     @honours("ModelName")
     def delete_model(self, request: dict) -> dict:
-        row = found(self._state, TABLE, KIND, WORDS, request["ModelName"])
-        self._state.delete(TABLE, name=row["name"])
+        row = found(self._state, KIND, request["ModelName"])
+        with self._state.transaction():
+            self._state.delete(TABLE, name=row["name"])
+            tags.forget(self._state, arn(KIND, row["name"]))
         models.remove(self._places, row["name"])
         return {}
 

@@ -1,7 +1,8 @@
 """SageMaker's data plane: InvokeEndpoint, from the signed request to the endpoint's process.
 
 `POST /endpoints/{name}/invocations`, with SageMaker's headers, limits and errors
-(developer guide, "InvokeEndpoint"; botocore's sagemaker-runtime model).
+(developer guide, "InvokeEndpoint"; botocore's sagemaker-runtime model). With a response stream it is
+asked and answered in the same way, and the answer is cut into events once it is whole.
 
 Which process answers for an endpoint is said by its route, a small file that the sandbox replaces
 in one step (hosting/fleet.py). A front process needs to know nothing else.
@@ -19,24 +20,35 @@ from urllib.parse import unquote
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.hop import Broken, Hop, Reply
 from orchestrator.sandbox.places import ACCOUNT, REGION, Places
+from orchestrator.sandbox.sagemaker import event_stream
 from orchestrator.sandbox.web import MAX_BODY, Answer, encoded
 
-PATH = re.compile(r"/endpoints/([^/]+)/invocations")
+PATH = re.compile(r"/endpoints/([^/]+)/(invocations(?:-response-stream)?)")
 NAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 INVOKE_SECONDS = 60
 RESTART_SECONDS = 20  # how long a request waits for a process that is being started again
 
-# The documented headers reach the container, no others.
-FORWARDED = (
-    "content-type",
-    "accept",
-    "x-amzn-sagemaker-custom-attributes",
-    "x-amzn-sagemaker-inference-id",
-)
-VARIANT = "x-amzn-sagemaker-target-variant"
 PREFIX = "x-amzn-sagemaker-"
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+INFERENCE_ID_HEADER = "x-amzn-sagemaker-inference-id"
+VARIANT = "x-amzn-sagemaker-target-variant"
+# What a caller knows a header as that is not honoured.
+MEMBERS = {
+    f"{PREFIX}{header}": member
+    for header, member in {
+        "target-model": "TargetModel",
+        "target-variant": "TargetVariant",
+        "target-container-hostname": "TargetContainerHostname",
+        "enable-explanations": "EnableExplanations",
+        "inference-component": "InferenceComponentName",
+        "session-id": "SessionId",
+        "prefix-aware-id": "PrefixAwareId",
+        "s3outputpathextension": "S3OutputPathExtension",
+        "filename": "Filename",
+    }.items()
+}
 INFERENCE_ID = re.compile(r"\S[ -~]{0,63}")
+NOT_ASYNCHRONOUS = "Endpoint {} has no AsyncInferenceConfig: use InvokeEndpoint."
 TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review "
     "the latency metrics for each container in Amazon CloudWatch, resolve the issue, and try "
@@ -53,11 +65,54 @@ class ModelError(AwsError):
 
 
 @dataclass(frozen=True)
+class Operation:
+    """An operation's headers: which of them reach the container, and as what; which else it takes."""
+
+    name: str
+    container: dict[str, str]
+    others: tuple[str, ...] = ()
+
+    def forwarded(self, headers: dict[str, str]) -> dict[str, str]:
+        """What reaches the container; AwsError for a header that is wrong, or not honoured."""
+        for name in headers:
+            if name.startswith(PREFIX) and name not in (*self.container, *self.others):
+                what = MEMBERS.get(name, f"the header {name}")
+                message = f"The sandbox does not honour {what} of {self.name}."
+                raise AwsError("ValidationError", message)
+        _check(headers)
+        return {to: headers[name] for name, to in self.container.items() if name in headers}
+
+
+# The documented headers reach the container, no others.
+ALWAYS = {name: name for name in (ATTRIBUTES.lower(), INFERENCE_ID_HEADER)}
+OPERATIONS = {
+    "invocations": Operation(
+        "InvokeEndpoint",
+        ALWAYS | {"content-type": "content-type", "accept": "accept"},
+        (VARIANT,),
+    ),
+    "invocations-response-stream": Operation(
+        "InvokeEndpointWithResponseStream",
+        ALWAYS | {"content-type": "content-type", f"{PREFIX}accept": "accept"},
+        (VARIANT,),
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Route:
     """Where an endpoint's requests go."""
 
     socket: str
     variant: str
+    asynchronous: bool = False
+
+    def check(self, endpoint: str, asynchronous: bool) -> None:
+        """AwsError unless the endpoint is asked in the manner that its configuration says."""
+        if self.asynchronous and not asynchronous:
+            raise AwsError("ValidationError", f"{endpoint} is asked by InvokeEndpointAsync alone.")
+        if asynchronous and not self.asynchronous:
+            raise AwsError("ValidationError", NOT_ASYNCHRONOUS.format(endpoint))
 
 
 class Routes:
@@ -67,8 +122,15 @@ class Routes:
         self._places = places
         self._known: dict[str, tuple[tuple[int, int], Route]] = {}
 
-    def find(self, endpoint: str) -> Route | None:
-        """The route of an endpoint, None when there is no such endpoint in service."""
+    def find(self, endpoint: str) -> Route:
+        """The route of an endpoint; AwsError when there is no such endpoint in service."""
+        route = self._find(endpoint)
+        if route is None:
+            message = f"Endpoint {endpoint} of account {ACCOUNT} not found."
+            raise AwsError("ValidationError", message)
+        return route
+
+    def _find(self, endpoint: str) -> Route | None:
         if not NAME.fullmatch(endpoint):
             return None
         path = self._places.route(endpoint)
@@ -100,17 +162,26 @@ class Runtime:
             if not match or method != "POST":
                 nothing = f"There is no operation {method} {target}"
                 raise AwsError("UnknownOperationException", nothing, 404)
-            return await self._invoke(unquote(match[1]), headers, body)
-        except ModelError as error:
-            return _failed(error, self._model_error_body(error))
+            operation = OPERATIONS[match[2]]
+            forwarded = operation.forwarded(headers)
+            answer = await self.ask(unquote(match[1]), forwarded, body, headers.get(VARIANT))
+            return answer if match[2] == "invocations" else _streamed(answer)
         except AwsError as error:
-            return _failed(error, {"Message": error.message, "message": error.message})
+            return failed(error)
 
-    async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Answer:
-        _check(headers)
-        forwarded = [(key, encoded(headers[key])) for key in FORWARDED if key in headers]
+    async def ask(
+        self, endpoint: str, headers: dict[str, str], body: bytes, variant: str | None = None,
+        seconds: float = INVOKE_SECONDS, asynchronous: bool = False,
+    ) -> Answer:  # fmt: skip
+        """The answer of an endpoint, which must be asynchronous or must not be.
+
+        Raises AwsError: a ModelError when the container does not answer, or with an error.
+        """
+        forwarded = [(key, encoded(value)) for key, value in headers.items()]
         try:
-            reply, variant = await self._ask(endpoint, headers.get(VARIANT), forwarded, body)
+            reply, variant = await self._ask(
+                endpoint, variant, forwarded, body, seconds, asynchronous
+            )
         except TimeoutError:
             message = self._received("server", 0, TIMED_OUT, endpoint)
             raise ModelError(message, 0, "", endpoint) from None
@@ -129,20 +200,19 @@ class Runtime:
         return Answer(200, content_type, reply.body, sent)
 
     async def _ask(
-        self, endpoint: str, variant: str | None, headers: list, body: bytes
-    ) -> tuple[Reply, str]:
+        self, endpoint: str, variant: str | None, headers: list, body: bytes, seconds: float,
+        asynchronous: bool,
+    ) -> tuple[Reply, str]:  # fmt: skip
         """The endpoint's answer; a process that is being started again is waited for."""
         deadline = time.monotonic() + RESTART_SECONDS
         while True:
             route = self._routes.find(endpoint)
-            if route is None:
-                message = f"Endpoint {endpoint} of account {ACCOUNT} not found."
-                raise AwsError("ValidationError", message)
+            route.check(endpoint, asynchronous)
             if variant not in (None, route.variant):
                 message = f"Variant {variant} of endpoint {endpoint} not found."
                 raise AwsError("ValidationError", message)
             try:
-                async with asyncio.timeout(INVOKE_SECONDS):
+                async with asyncio.timeout(seconds):
                     hop = self._hop(route.socket)
                     return await hop.ask("POST", "/invocations", headers, body), route.variant
             except TimeoutError:
@@ -183,36 +253,42 @@ class Runtime:
             f"See {self._logs}/{endpoint}.log for more information."
         )
 
-    def _model_error_body(self, error: ModelError) -> dict:
-        client_error = 400 <= error.original_status < 500
-        group = f"log-group:/aws/sagemaker/Endpoints/{error.endpoint}"
-        return {
-            "ErrorCode": (
-                "CLIENT_ERROR_FROM_MODEL" if client_error else "INTERNAL_FAILURE_FROM_MODEL"
-            ),
-            "LogStreamArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:{group}",
-            "Message": error.message,
-            "OriginalMessage": error.original,
-            "OriginalStatusCode": error.original_status,
-        }
+
+def _streamed(answer: Answer) -> Answer:
+    """An answer as events; what is said of it goes into headers of their own."""
+    headers = answer.headers | {"X-Amzn-SageMaker-Content-Type": answer.content_type}
+    return Answer(200, event_stream.CONTENT_TYPE, event_stream.parts(answer.body), headers)
 
 
 def _check(headers: dict[str, str]) -> None:
-    for name in headers:
-        if name.startswith(PREFIX) and name not in FORWARDED and name != VARIANT:
-            raise AwsError("ValidationError", f"The sandbox does not honour the header {name}.")
     attributes = headers.get(ATTRIBUTES.lower())
     if attributes is not None and (
         len(attributes) > 1024 or not attributes.isprintable() or not attributes.isascii()
     ):
         message = "CustomAttributes must be at most 1024 visible US-ASCII characters."
         raise AwsError("ValidationError", message)
-    inference_id = headers.get("x-amzn-sagemaker-inference-id")
+    inference_id = headers.get(INFERENCE_ID_HEADER)
     if inference_id is not None and not INFERENCE_ID.fullmatch(inference_id):
         message = "InferenceId must be 1 to 64 printable characters."
         raise AwsError("ValidationError", message)
 
 
-def _failed(error: AwsError, body: dict) -> Answer:
+def failed(error: AwsError) -> Answer:
+    """A refusal, or what a container did wrong, as SageMaker's data plane tells it."""
+    body = {"Message": error.message, "message": error.message}
+    if isinstance(error, ModelError):
+        body = _model_error_body(error)
     kind = {"x-amzn-ErrorType": error.code}
     return Answer(error.status, "application/json", json.dumps(body).encode(), kind)
+
+
+def _model_error_body(error: ModelError) -> dict:
+    client_error = 400 <= error.original_status < 500
+    group = f"log-group:/aws/sagemaker/Endpoints/{error.endpoint}"
+    return {
+        "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client_error else "INTERNAL_FAILURE_FROM_MODEL",
+        "LogStreamArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:{group}",
+        "Message": error.message,
+        "OriginalMessage": error.original,
+        "OriginalStatusCode": error.original_status,
+    }
