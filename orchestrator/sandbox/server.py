@@ -1,4 +1,4 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane and the orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS and the orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -37,6 +37,7 @@ from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
 from orchestrator.sandbox.hosting.fleet import Fleet
 from orchestrator.sandbox.hosting.publisher import Publisher
+from orchestrator.sandbox.identity import Identity
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
     ASSETS_BUCKET,
@@ -87,7 +88,8 @@ class Sandbox:
             },
         )
         cloudformation = Service("cloudformation", Api(self._stacks, self._state))
-        self._services = {"sagemaker": sagemaker, "cloudformation": cloudformation}
+        services = (sagemaker, cloudformation, Service("sts", Identity()))
+        self._services = {service.name: service for service in services}
 
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
@@ -121,11 +123,16 @@ class Sandbox:
         try:
             answer = await self._answer(scope, headers, body)
         except AwsError as error:
-            answer = refusal(service, error, headers.get("content-type", ""))
+            answer = self._refuse(service, error, headers)
         except Exception as error:
             log.exception("a request could not be answered")
-            answer = refusal(service, _failure(error))
+            answer = self._refuse(service, _failure(error), headers)
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
+
+    def _refuse(self, service: str, error: AwsError, headers: dict[str, str]) -> Answer:
+        if service in self._services:
+            return self._services[service].refuse(error)
+        return refusal(service, error, headers.get("content-type", ""))
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Check a request, and answer it; AwsError refuses it."""

@@ -8,7 +8,7 @@ request it honours:
     def create_endpoint(self, request: dict) -> dict: ...
 
 Any other member that a caller sends is refused by name; so are operations and services that are
-not here. The query protocol (CloudFormation) and JSON 1.1 (SageMaker) are spoken.
+not here. The query protocol (CloudFormation, STS) and JSON 1.1 (SageMaker) are spoken.
 """
 
 import json
@@ -30,7 +30,6 @@ from orchestrator.sandbox.web import Answer
 REQUEST_ID = "00000000-0000-0000-0000-000000000000"
 QUERY, JSON = "text/xml", "application/x-amz-json-1.1"
 FORM = "application/x-www-form-urlencoded"
-CLOUDFORMATION = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 
 
 class InvalidRequest(AwsError):
@@ -106,7 +105,15 @@ class Service:
                 self._answer_json(headers, body) if self.speaks_json else self._answer_query(body)
             )
         except AwsError as error:
-            return refusal(self.name, error)
+            return self.refuse(error)
+
+    def refuse(self, error: AwsError) -> Answer:
+        """A refusal as this service words it, also of a request that did not come as far as here."""
+        return _json_refusal(error) if self.speaks_json else _xml_refusal(error, self._namespace)
+
+    @property
+    def _namespace(self) -> str:
+        return self._model.metadata["xmlNamespace"]
 
     def _answer_json(self, headers: dict[str, str], body: bytes) -> Answer:
         name = headers.get("x-amz-target", "").rpartition(".")[2]
@@ -144,32 +151,37 @@ class Service:
         shape = self._model.operation_model(name).output_shape
         content = f"<{name}Result>{shapes.to_xml(result, shape)}</{name}Result>" if shape else ""
         text = (
-            f'<{name}Response xmlns="{CLOUDFORMATION}">{content}'
+            f'<{name}Response xmlns="{self._namespace}">{content}'
             f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
             f"</{name}Response>"
         )
         return Answer(200, QUERY, text.encode())
 
 
-def refusal(service: str | None, error: AwsError, asked_in: str = "") -> Answer:
-    """The refusal in the service's own format; API Gateway's is a plain `message`.
+def refusal(service: str, error: AwsError, asked_in: str = "") -> Answer:
+    """The refusal of a request to none of our services; API Gateway's is a plain `message`.
 
-    A service that is not here is answered by the Content-Type that it was `asked_in`: a client that
-    sends a form reads XML.
+    It is answered by the Content-Type that it was `asked_in`: a client that sends a form reads XML.
     """
     if service == "execute-api":
         return Answer(
             error.status, "application/json", json.dumps({"message": error.message}).encode()
         )
-    if service == "cloudformation" or asked_in.startswith(FORM):
-        # SageMaker and most services call ValidationException what is a ValidationError here.
-        code = error.code.replace("ValidationException", "ValidationError")
-        text = (
-            f'<ErrorResponse xmlns="{CLOUDFORMATION}"><Error><Type>Sender</Type>'
-            f"<Code>{code}</Code><Message>{escape(error.message)}</Message></Error>"
-            f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
-        )
-        return Answer(error.status, QUERY, text.encode())
+    return _xml_refusal(error) if asked_in.startswith(FORM) else _json_refusal(error)
+
+
+def _xml_refusal(error: AwsError, namespace: str = "") -> Answer:
+    # SageMaker and most services call ValidationException what is a ValidationError here.
+    code = error.code.replace("ValidationException", "ValidationError")
+    text = (
+        f'<ErrorResponse xmlns="{namespace}"><Error><Type>Sender</Type>'
+        f"<Code>{code}</Code><Message>{escape(error.message)}</Message></Error>"
+        f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+    )
+    return Answer(error.status, QUERY, text.encode())
+
+
+def _json_refusal(error: AwsError) -> Answer:
     body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message})
     headers = {"x-amzn-ErrorType": error.code}
     return Answer(error.status, "application/json", body.encode(), headers)
