@@ -25,10 +25,12 @@ KNOWS = {
     "orchestrator.pipelines": {"orchestrator"},
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
-        "orchestrator.sandbox.hosting", "orchestrator.sandbox.sagemaker",
+        "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
+        "orchestrator.sandbox.sagemaker",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
+    "orchestrator.sandbox.cloudwatch": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.hosting": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudformation.api import Api
+from orchestrator.sandbox.cloudwatch.logs import Logs
 from orchestrator.sandbox.identity import Identity
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
@@ -24,12 +25,13 @@ from orchestrator.sandbox.sagemaker.models import Models
 
 MODELS = {
     name: botocore.session.get_session().get_service_model(name)
-    for name in ("sagemaker", "cloudformation", "sts")
+    for name in ("sagemaker", "cloudformation", "sts", "logs")
 }
 PARTS = {
     "sagemaker": (Models, EndpointConfigs, Endpoints),
     "cloudformation": (Api,),
     "sts": (Identity,),
+    "logs": (Logs,),
 }
 FUNCTIONS = {
     (service, operation): getattr(part, xform_name(operation))
@@ -102,9 +104,8 @@ def test_each_member_that_is_not_honoured_is_refused_by_name(sandbox, service, o
     for path, request in left_out[:60]:
         error = refused(client, operation, request)
         assert f"does not honour {path} of {operation}" in error["Message"]
-        assert error["Code"] == (
-            "ValidationException" if service == "sagemaker" else "ValidationError"
-        )
+        is_json = MODELS[service].protocol == "json"
+        assert error["Code"] == ("ValidationException" if is_json else "ValidationError")
 
 
 @pytest.mark.parametrize("service", PARTS)

@@ -1,4 +1,5 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane, STS and the orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch Logs and the
+orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -32,6 +33,8 @@ from orchestrator.sandbox.cloudformation.resources import (
     SageMakerResource,
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
+from orchestrator.sandbox.cloudwatch.journal import Journal
+from orchestrator.sandbox.cloudwatch.logs import Logs
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
@@ -71,6 +74,7 @@ class Sandbox:
         self._state = state
         self._fleet = Fleet(self._state, places, nursery, commands)
         self._publisher = Publisher(places, self._state)
+        self._journal = Journal(places)
         # The handler calls back into this process: its threads must not be the ones that
         # answer those calls.
         self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
@@ -88,13 +92,15 @@ class Sandbox:
             },
         )
         cloudformation = Service("cloudformation", Api(self._stacks, self._state))
-        services = (sagemaker, cloudformation, Service("sts", Identity()))
+        logs = Service("logs", Logs(self._journal))
+        services = (sagemaker, cloudformation, Service("sts", Identity()), logs)
         self._services = {service.name: service for service in services}
 
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
         self._fleet.recover()
         self._publisher.start()
+        self._journal.start()
 
     def go_on(self) -> None:
         """What needs the store: its bucket is made, and operations under way are taken up."""
@@ -109,6 +115,7 @@ class Sandbox:
         self._stacks.close()
         self._fleet.close()
         self._publisher.close()
+        self._journal.close()
         self._state.close()
 
     async def __call__(self, scope, receive, send) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.hop import Broken, Hop, Reply
-from orchestrator.sandbox.places import ACCOUNT, REGION, Places
+from orchestrator.sandbox.places import ACCOUNT, LOG_GROUP, REGION, Places
 from orchestrator.sandbox.web import MAX_BODY, Answer, encoded
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations")
@@ -180,12 +180,13 @@ class Runtime:
     def _received(self, whose: str, status: int, original: str, endpoint: str) -> str:
         return (
             f'Received {whose} error ({status}) from primary with message "{original}". '
-            f"See {self._logs}/{endpoint}.log for more information."
+            f"See {self._logs}/{endpoint}.*.log, or the log group {LOG_GROUP.format(endpoint)}, for more "
+            "information."
         )
 
     def _model_error_body(self, error: ModelError) -> dict:
         client_error = 400 <= error.original_status < 500
-        group = f"log-group:/aws/sagemaker/Endpoints/{error.endpoint}"
+        group = f"log-group:{LOG_GROUP.format(error.endpoint)}"
         return {
             "ErrorCode": (
                 "CLIENT_ERROR_FROM_MODEL" if client_error else "INTERNAL_FAILURE_FROM_MODEL"

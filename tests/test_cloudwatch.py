@@ -1,0 +1,205 @@
+"""CloudWatch: what endpoints print, and how they are asked, as boto3 and the AWS CLI see it."""
+
+import json
+import os
+import time
+
+import pytest
+
+from orchestrator.sandbox.aws.wire import Service
+from orchestrator.sandbox.cloudwatch import journal as journals
+from orchestrator.sandbox.cloudwatch.journal import Journal
+from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.places import Places
+
+GROUP = "/aws/sagemaker/Endpoints/pulsar"
+STREAM = "AllTraffic/0123456789ab"
+
+
+class House:
+    """A sandbox's folder without a sandbox: log files, and the journal that reads them."""
+
+    def __init__(self, folder) -> None:
+        self.places = Places(folder)
+        self.places.make()
+        self.open()
+
+    def open(self) -> None:
+        self.journal = Journal(self.places)
+        self.services = {"logs": Service("logs", Logs(self.journal))}
+
+    def log(self, identity: str = "0123456789ab", endpoint: str = "pulsar"):
+        return self.places.log(endpoint, "AllTraffic", f"endpoint-{identity}")
+
+    def print(self, text: str | bytes, when: float | None = None, **which: str) -> None:
+        """As a running process does."""
+        self.process(which.get("identity", "0123456789ab")).mkdir(exist_ok=True)
+        with open(self.log(**which), "ab") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        if when is not None:
+            os.utime(self.log(**which), (when, when))
+
+    def process(self, identity: str = "0123456789ab"):
+        return self.places.process(f"endpoint-{identity}")
+
+    def ask(self, operation: str, service: str = "logs", **request) -> dict:
+        headers = {"x-amz-target": f"Any.{operation}", "content-type": "application/x-amz-json-1.1"}
+        answer = self.services[service].answer(headers, json.dumps(request).encode())
+        return json.loads(answer.body)
+
+    def messages(self, **request) -> list[str]:
+        found = self.ask("FilterLogEvents", logGroupName=GROUP, **request)
+        return [event["message"] for event in found["events"]]
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch) -> House:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    house = House(tmp_path)
+    yield house
+    house.journal._db.close()
+
+
+def test_a_line_is_clean_text_with_the_time_of_its_writing(house):
+    start = int(time.time()) - 4
+    house.print("loading\n", start)
+    assert house.messages() == ["loading"]
+    house.print(b"\x1b[31mred\x1b[0m \x00 \xff\r\n\n   \nhalf a li", start + 1.5)
+    assert house.messages() == ["loading", "red � �"]
+    house.print("ne\n", start + 2)
+    events = house.ask("GetLogEvents", logGroupName=GROUP, logStreamName=STREAM)["events"]
+    assert [(event["timestamp"] - start * 1000, event["message"]) for event in events] == [
+        (0, "loading"), (1500, "red � �"), (2000, "half a line"),
+    ]  # fmt: skip
+    assert all(event["ingestionTime"] > event["timestamp"] for event in events)
+
+
+def test_a_last_line_without_an_end_is_read(house):
+    house.print("Killed")
+    assert house.messages() == []
+    house.process().rmdir()
+    assert house.messages() == ["Killed"]
+
+
+def test_what_was_read_outlives_the_sandbox_and_the_file_and_is_there_once(house):
+    house.print("one\ntwo\n")
+    assert house.messages() == ["one", "two"]
+    house.journal._db.close()  # as a kill does
+    house.open()
+    house.print("three\n", time.time() - 2 * journals.KEPT_SECONDS)
+    house.process().rmdir()
+    assert house.messages(logStreamNames=[STREAM]) == ["three", "one", "two"]  # by their times
+    assert not house.log().exists()
+    house.journal._db.close()
+    house.open()
+    assert sorted(house.messages()) == ["one", "three", "two"]
+
+
+def test_a_log_that_floods_is_bounded_on_disk_and_its_end_is_kept(house, monkeypatch):
+    monkeypatch.setattr(journals, "FILE_BYTES", 1000)
+    monkeypatch.setattr(journals, "GROUP_BYTES", 5000)
+    house.print("quiet\n", identity="ffffffffffff", endpoint="other")
+    for number in range(100):
+        house.print(f"{number} {'x' * 200}\n")
+        house.journal.read()
+        assert house.log().stat().st_size <= 1300
+    kept = [int(message.split()[0]) for message in house.messages()]
+    assert kept == list(range(kept[0], 100))
+    assert 10 <= len(kept) <= 25
+    other = house.ask("FilterLogEvents", logGroupName="/aws/sagemaker/Endpoints/other")
+    assert len(other["events"]) == 1
+
+
+def test_a_journal_that_cannot_be_read_is_begun_anew(house):
+    house.journal._db.close()
+    path = house.places.folder / "journal.db"
+    for beside in house.places.folder.glob("journal.db-*"):
+        beside.unlink()
+    path.write_bytes(b"nonsense" * 1000)
+    house.open()
+    house.print("one\n")
+    assert house.messages() == ["one"]
+
+
+@pytest.mark.parametrize(
+    "pattern, found",
+    [
+        ("", ["ERROR: disk 1", "warning: disk 2", "ERROR again"]),
+        ("ERROR", ["ERROR: disk 1", "ERROR again"]),
+        ("ERROR disk", ["ERROR: disk 1"]),
+        ('"ERROR: disk"', ["ERROR: disk 1"]),
+        ("disk -ERROR", ["warning: disk 2"]),
+        ("?again ?warning", ["warning: disk 2", "ERROR again"]),
+        ("error", []),
+    ],
+)
+def test_a_filter_pattern_of_plain_terms(house, pattern, found):
+    house.print("ERROR: disk 1\nwarning: disk 2\nERROR again\n")
+    assert house.messages(filterPattern=pattern) == found
+
+
+@pytest.mark.parametrize("pattern", ["{ $.a = 1 }", "[ip, user]", "%err.*%", "a:b", "?a b"])
+def test_any_other_filter_pattern_is_refused_by_name(house, pattern):
+    house.print("one\n")
+    answer = house.ask("FilterLogEvents", logGroupName=GROUP, filterPattern=pattern)
+    assert answer["__type"] == "InvalidParameterException"
+    assert "does not honour" in answer["message"]
+
+
+def test_pages_times_and_streams(house):
+    for second in range(5):
+        identity = ("a" if second % 2 else "b") * 12
+        house.print(f"{second}\n", 1_790_000_000 + second, identity=identity)
+        house.journal.read()
+    pages, token = [], {}
+    while not pages or token:
+        found = house.ask("FilterLogEvents", logGroupName=GROUP, limit=2, **token)
+        pages.append([event["message"] for event in found["events"]])
+        token = {"nextToken": found["nextToken"]} if "nextToken" in found else {}
+    assert pages == [["0", "1"], ["2", "3"], ["4"]]
+    start = 1_790_000_000_000
+    assert house.messages(startTime=start + 1000, endTime=start + 3000) == ["1", "2"]
+    assert house.messages(logStreamNamePrefix="AllTraffic/a") == ["1", "3"]
+    streams = house.ask(
+        "DescribeLogStreams", logGroupName=GROUP, orderBy="LastEventTime", descending=True
+    )["logStreams"]
+    assert [s["logStreamName"][-12:] for s in streams] == ["b" * 12, "a" * 12]
+    assert streams[0]["lastEventTimestamp"] == start + 4000
+
+
+def test_a_stream_is_walked_either_way_and_followed(house):
+    house.print("".join(f"{number}\n" for number in range(5)))
+
+    def get(**more) -> tuple[list[int], dict]:
+        found = house.ask("GetLogEvents", logGroupName=GROUP, logStreamName=STREAM, **more)
+        return [int(event["message"]) for event in found["events"]], found
+
+    assert get(limit=2)[0] == [3, 4]
+    back = get(limit=2)[1]["nextBackwardToken"]
+    assert get(limit=2, nextToken=back)[0] == [1, 2]
+    events, found = get(limit=2, startFromHead=True)
+    assert events == [0, 1]
+    events, found = get(nextToken=found["nextForwardToken"])
+    assert events == [2, 3, 4]
+    end = found["nextForwardToken"]
+    assert get(nextToken=end)[1]["nextForwardToken"] == end
+    house.print("5\n")
+    assert get(nextToken=end)[0] == [5]
+
+
+@pytest.mark.parametrize(
+    "operation, request_, code",
+    [
+        ("FilterLogEvents", {"logGroupName": "/none"}, "ResourceNotFoundException"),
+        ("FilterLogEvents", {}, "InvalidParameterException"),
+        ("FilterLogEvents", {"logGroupName": GROUP, "nextToken": "x"}, "InvalidParameterException"),
+        ("FilterLogEvents", {"logGroupName": GROUP, "logStreamNames": ["n"]}, "ResourceNotFoundException"),
+        ("GetLogEvents", {"logGroupName": GROUP, "logStreamName": "n"}, "ResourceNotFoundException"),
+        ("DescribeLogGroups", {"limit": 51}, "ValidationException"),
+        ("DescribeLogGroups", {"includeLinkedAccounts": True}, "ValidationException"),
+        ("PutLogEvents", {}, "UnknownOperationException"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_or_not_honoured_is_refused(house, operation, request_, code):
+    house.print("one\n")
+    assert house.ask(operation, **request_)["__type"] == code
