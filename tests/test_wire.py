@@ -8,7 +8,7 @@ import json
 
 import botocore.session
 import pytest
-from botocore import xform_name
+from botocore import parsers, xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from hypothesis import given
@@ -18,7 +18,9 @@ from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudformation.api import Api
 from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.identity import Identity
+from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
@@ -82,6 +84,37 @@ def test_a_service_of_the_query_protocol_answers_in_its_own_namespace(monkeypatc
     assert b'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"' in answer.body
 
 
+FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("service", "protocol", "headers"),
+    [
+        ("iam", "query", FORM),
+        ("ec2", "ec2", FORM),
+        ("dynamodb", "json", {"content-type": "application/x-amz-json-1.0"}),
+        ("ecs", "json", {"content-type": "application/x-amz-json-1.1"}),
+        ("lambda", "rest-json", {}),
+        ("route53", "rest-xml", {"content-type": "application/xml"}),
+        ("s3", "rest-xml", {}),
+        ("monitoring", "smithy-rpc-v2-cbor", {"smithy-protocol": "rpc-v2-cbor"}),
+    ],
+)
+def test_a_refusal_is_readable_in_the_protocol_that_it_was_asked_in(service, protocol, headers):
+    sentence = "<No> service & 'none', " + "\N{SNOWMAN}" * 100
+    answer = refusal(service, headers, AwsError("UnknownService", sentence, 404))
+    parsed = parsers.create_parser(protocol).parse(
+        {
+            "status_code": answer.status,
+            "headers": {k.lower(): v for k, v in answer.headers.items()},
+            "body": answer.body,
+        },
+        None,
+    )
+    assert parsed["Error"]["Code"] == "UnknownService"
+    assert parsed["Error"]["Message"] == sentence
+
+
 def sloppy(sandbox, service: str):
     return sandbox.client(
         service, config=Config(parameter_validation=False, retries={"max_attempts": 0})
@@ -118,15 +151,47 @@ def test_each_operation_that_is_not_here_is_refused_by_name(sandbox, service):
         assert error["Message"] == f"The sandbox does not answer {service}:{name}."
 
 
-@pytest.mark.parametrize("service", ["iam", "dynamodb", "lambda", "scheduler", "sqs"])
+@pytest.mark.parametrize(
+    "service", ["iam", "dynamodb", "lambda", "scheduler", "sqs", "ec2", "route53", "ecs"]
+)
 def test_each_service_that_is_not_here_is_refused_by_name(sandbox, service):
     client = sloppy(sandbox, service)
     calls = {
         "iam": "list_roles", "dynamodb": "list_tables", "lambda": "list_functions",
-        "scheduler": "list_schedules", "sqs": "list_queues",
+        "scheduler": "list_schedules", "sqs": "list_queues", "ec2": "describe_regions",
+        "route53": "list_hosted_zones", "ecs": "list_clusters",
     }  # fmt: skip
-    with pytest.raises(ClientError, match=f"no service called {service}"):
+    with pytest.raises(ClientError, match=f"no service called {service}") as raised:
         getattr(client, calls[service])()
+    assert raised.value.response["Error"]["Code"] == "UnknownService"
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "code"),
+    [
+        ("sagemaker", "list_models", "InvalidSignatureException"),
+        ("sagemaker-runtime", "invoke_endpoint", "InvalidSignatureException"),
+        ("cloudformation", "list_stacks", "SignatureDoesNotMatch"),
+        ("sts", "get_caller_identity", "SignatureDoesNotMatch"),
+    ],
+)
+def test_a_region_that_is_not_ours_is_refused_as_aws_does(sandbox, service, call, code):
+    client = sandbox.client(service, region_name="eu-west-1")
+    request = {"EndpointName": "x", "Body": b"1"} if call == "invoke_endpoint" else {}
+    with pytest.raises(ClientError, match="a valid region, not 'eu-west-1'") as raised:
+        getattr(client, call)(**request)
+    assert raised.value.response["Error"]["Code"] == code
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "aws-global"])
+def test_the_caller_is_the_accounts_root_in_both_manners_of_sts(sandbox, region):
+    regional = {"AWS_STS_REGIONAL_ENDPOINTS": "regional" if region == "us-east-1" else "legacy"}
+    result = sandbox.project.run(
+        "aws", "sts", "get-caller-identity", "--output", "json", "--region", region,
+        **sandbox.environment | regional,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["Arn"] == "arn:aws:iam::000000000000:root"
 
 
 @pytest.mark.parametrize(

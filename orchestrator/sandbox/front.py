@@ -8,7 +8,6 @@ killed. Nothing heavy is imported here.
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 import socket
@@ -25,6 +24,7 @@ from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.gate import Gate, Scope, check_age, scope_of
 from orchestrator.sandbox.hop import Broken, Hop
 from orchestrator.sandbox.places import REGION, Places, load_credentials
+from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.runtime import Runtime
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
@@ -49,9 +49,9 @@ class Front:
         self._bodies = web.Bodies()
 
     async def __call__(self, scope, receive, send) -> None:
+        headers = web.headers_of(scope)
+        claim = scope_of(headers)
         try:
-            headers = web.headers_of(scope)
-            claim = scope_of(headers)
             limit = self._limit(scope, headers, claim)
             body = await self._bodies.read(receive, limit) if limit else b""
             if scope["path"].startswith(ENDPOINTS):
@@ -62,11 +62,13 @@ class Front:
                 answer = replace(answer, headers=answer.headers | {"Connection": "close"})
         except web.Disconnected:
             return
-        except AwsError as error:  # of the body, which is not read to its end
-            answer = replace(_refused(error), headers={"Connection": "close"})
+        except AwsError as error:  # of the body, which is not read to its end, or of the sandbox
+            answer = _refused(claim, headers, error)
+            answer = replace(answer, headers=answer.headers | {"Connection": "close"})
         except Exception:
             log.exception("a request could not be answered")
-            answer = _unavailable("The sandbox could not do it; see its log.", 500)
+            message = "The sandbox could not do it; see its log."
+            answer = _refused(claim, headers, AwsError("InternalFailure", message, 500))
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
 
     def _limit(self, scope, headers: dict[str, str], claim: Scope | None) -> int:
@@ -94,7 +96,7 @@ class Front:
             digest = hashlib.sha256(body).hexdigest()
             self._gate.check(scope["method"], path, query, headers, digest, claim, "sagemaker")
         except AwsError as error:
-            return _refused(error)
+            return _refused(claim, headers, error)
         target = f"{path}?{query}" if query else path
         return await self._runtime.answer(scope["method"], target, headers, body)
 
@@ -115,10 +117,10 @@ class Front:
                 reply = await self._control.ask(scope["method"], target, kept, body)
                 break
             except Broken:  # it may have begun: whether to ask again is for the client to say
-                return _unavailable("The sandbox was killed while it was being asked.", 503)
+                raise _unavailable("The sandbox was killed while it was being asked.") from None
             except OSError:
                 if time.monotonic() > deadline:
-                    return _unavailable("The sandbox is being started again.", 503)
+                    raise _unavailable("The sandbox is being started again.") from None
             await asyncio.sleep(0.05)
         sent = dict(reply.headers)
         content_type = sent.pop(b"content-type", b"").decode("latin-1")
@@ -130,14 +132,12 @@ class Front:
         return Answer(reply.status, content_type, reply.body, more)
 
 
-def _refused(error: AwsError) -> Answer:
-    body = json.dumps({"__type": error.code, "message": error.message}).encode()
-    return Answer(error.status, "application/json", body, {"x-amzn-ErrorType": error.code})
+def _refused(claim: Scope | None, headers: dict[str, str], error: AwsError) -> Answer:
+    return refusal(claim.service if claim else "", headers, error)
 
 
-def _unavailable(message: str, status: int) -> Answer:
-    code = "ServiceUnavailable" if status == 503 else "InternalFailure"
-    return _refused(AwsError(code, message, status))
+def _unavailable(message: str) -> AwsError:
+    return AwsError("ServiceUnavailable", message, 503)
 
 
 async def serve(folder: Path, name: str, listener: socket.socket) -> None:

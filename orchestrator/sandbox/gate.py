@@ -128,12 +128,14 @@ class Gate:
         named = scope.access_key.encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(named, self._access_key.encode()):
             raise Refused("InvalidClientTokenId", UNKNOWN_KEY, "InvalidAccessKeyId")
-        if scope.region != self._region or scope.service != service:
-            wanted = f"Credential should be scoped to {self._region} and {service}"
-            found = f"not {scope.region} and {scope.service}."
-            raise Refused(
-                "SignatureDoesNotMatch", f"{wanted}, {found}", "AuthorizationHeaderMalformed"
-            )
+        wrong = None
+        if scope.region != self._region:
+            wrong = f"a valid region, not '{scope.region}': the sandbox is in {self._region}"
+        elif scope.service != service:
+            wrong = f"correct service: '{service}', not '{scope.service}'"
+        if wrong:
+            message = f"Credential should be scoped to {wrong}."
+            raise Refused("SignatureDoesNotMatch", message, "AuthorizationHeaderMalformed")
         if not time.startswith(scope.date):
             raise malformed("The date in Credential is not that of X-Amz-Date.")
 

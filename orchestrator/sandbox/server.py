@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from orchestrator.environment import client
 from orchestrator.handler import handler
 from orchestrator.sandbox import web
-from orchestrator.sandbox.aws.wire import Service, refusal
+from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudformation.api import Api
 from orchestrator.sandbox.cloudformation.resources import (
     Answers,
@@ -49,6 +49,7 @@ from orchestrator.sandbox.places import (
     STAGE,
     Places,
 )
+from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
@@ -139,7 +140,7 @@ class Sandbox:
     def _refuse(self, service: str, error: AwsError, headers: dict[str, str]) -> Answer:
         if service in self._services:
             return self._services[service].refuse(error)
-        return refusal(service, error, headers.get("content-type", ""))
+        return refusal(service, headers, error)
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Check a request, and answer it; AwsError refuses it."""

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qsl
-from xml.sax.saxutils import escape
 
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel
@@ -25,11 +24,10 @@ from orchestrator.environment import client
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.shapes import Honoured, Invalid
 from orchestrator.sandbox.errors import AwsError
+from orchestrator.sandbox.refusals import REQUEST_ID, XML, json_refusal, query_refusal
 from orchestrator.sandbox.web import Answer
 
-REQUEST_ID = "00000000-0000-0000-0000-000000000000"
-QUERY, JSON = "text/xml", "application/x-amz-json-1.1"
-FORM = "application/x-www-form-urlencoded"
+JSON = "application/x-amz-json-1.1"
 
 
 class InvalidRequest(AwsError):
@@ -109,7 +107,7 @@ class Service:
 
     def refuse(self, error: AwsError) -> Answer:
         """A refusal as this service words it, also of a request that did not come as far as here."""
-        return _json_refusal(error) if self.speaks_json else _xml_refusal(error, self._namespace)
+        return json_refusal(error) if self.speaks_json else query_refusal(error, self._namespace)
 
     @property
     def _namespace(self) -> str:
@@ -155,33 +153,4 @@ class Service:
             f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
             f"</{name}Response>"
         )
-        return Answer(200, QUERY, text.encode())
-
-
-def refusal(service: str, error: AwsError, asked_in: str = "") -> Answer:
-    """The refusal of a request to none of our services; API Gateway's is a plain `message`.
-
-    It is answered by the Content-Type that it was `asked_in`: a client that sends a form reads XML.
-    """
-    if service == "execute-api":
-        return Answer(
-            error.status, "application/json", json.dumps({"message": error.message}).encode()
-        )
-    return _xml_refusal(error) if asked_in.startswith(FORM) else _json_refusal(error)
-
-
-def _xml_refusal(error: AwsError, namespace: str = "") -> Answer:
-    # SageMaker and most services call ValidationException what is a ValidationError here.
-    code = error.code.replace("ValidationException", "ValidationError")
-    text = (
-        f'<ErrorResponse xmlns="{namespace}"><Error><Type>Sender</Type>'
-        f"<Code>{code}</Code><Message>{escape(error.message)}</Message></Error>"
-        f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
-    )
-    return Answer(error.status, QUERY, text.encode())
-
-
-def _json_refusal(error: AwsError) -> Answer:
-    body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message})
-    headers = {"x-amzn-ErrorType": error.code}
-    return Answer(error.status, "application/json", body.encode(), headers)
+        return Answer(200, XML, text.encode())
