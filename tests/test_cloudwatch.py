@@ -10,6 +10,8 @@ from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudwatch import journal as journals
 from orchestrator.sandbox.cloudwatch.journal import Journal
 from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.cloudwatch.metrics import Metrics
+from orchestrator.sandbox.cloudwatch.tally import Tally
 from orchestrator.sandbox.places import Places
 
 GROUP = "/aws/sagemaker/Endpoints/pulsar"
@@ -26,7 +28,10 @@ class House:
 
     def open(self) -> None:
         self.journal = Journal(self.places)
-        self.services = {"logs": Service("logs", Logs(self.journal))}
+        self.services = {
+            "logs": Service("logs", Logs(self.journal)),
+            "cloudwatch": Service("cloudwatch", Metrics(self.journal)),
+        }
 
     def log(self, identity: str = "0123456789ab", endpoint: str = "pulsar"):
         return self.places.log(endpoint, "AllTraffic", f"endpoint-{identity}")
@@ -203,3 +208,135 @@ def test_a_stream_is_walked_either_way_and_followed(house):
 def test_what_is_not_there_or_not_honoured_is_refused(house, operation, request_, code):
     house.print("one\n")
     assert house.ask(operation, **request_)["__type"] == code
+
+
+# -- metrics --------------------------------------------------------------------------
+
+MINUTE = int(time.time()) // 60 * 60 - 3600
+
+
+def counted(house: House, monkeypatch, second: int, *answers: tuple[int, float, float]) -> None:
+    """Answers that a front has counted: status, and microseconds of the model and of the rest."""
+    front = Tally(house.places.metrics)
+    for status, model, overhead in answers:
+        monkeypatch.setattr(time, "time", lambda: MINUTE + second)
+        monkeypatch.setattr(time, "perf_counter", lambda m=model, o=overhead: (m + o) / 1e6)
+        front.count("pulsar", "AllTraffic", status, 0.0, overhead / 1e6)
+        monkeypatch.undo()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    front.write()
+
+
+def statistics(house: House, metric: str, **more) -> list[dict]:
+    dimensions = {"EndpointName": "pulsar", "VariantName": "AllTraffic"}
+    request = {
+        "Namespace": "AWS/SageMaker", "MetricName": metric, "Period": 60,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+        "StartTime": MINUTE, "EndTime": MINUTE + 600,
+        "Statistics": ["SampleCount", "Sum", "Average", "Minimum", "Maximum"],
+    }  # fmt: skip
+    return house.ask("GetMetricStatistics", "cloudwatch", **request | more)["Datapoints"]
+
+
+def test_what_several_fronts_have_counted_is_added_up_by_the_minute(house, monkeypatch):
+    counted(house, monkeypatch, 1, (200, 100, 10), (500, 300, 30), (200, 200, 20))
+    counted(house, monkeypatch, 59, (404, 400, 40), (0, 1000, 50))
+    counted(house, monkeypatch, 60, (200, 5, 1))
+    first, second = statistics(house, "Invocations")
+    assert first["Timestamp"] == MINUTE
+    assert [first[key] for key in ("Sum", "SampleCount", "Average", "Unit")] == [5, 5, 1, "None"]
+    assert second["Sum"] == 1
+    assert [p["Sum"] for p in statistics(house, "InvocationsPerInstance")] == [5, 1]
+    assert [p["Sum"] for p in statistics(house, "Invocation4XXErrors")] == [1, 0]
+    assert [p["Average"] for p in statistics(house, "Invocation5XXErrors")] == [0.4, 0]
+    model = statistics(house, "ModelLatency", Period=120)
+    assert len(model) == 1
+    wanted = {"SampleCount": 6, "Sum": 2005, "Minimum": 5, "Maximum": 1000}
+    assert {key: round(model[0][key], 6) for key in wanted} == wanted
+    assert model[0]["Unit"] == "Microseconds"
+    overhead = statistics(house, "OverheadLatency")[0]
+    assert round(overhead["Average"], 6) == 30
+    assert list(house.places.metrics.iterdir()) == []
+
+
+def test_counts_are_there_once_whenever_the_sandbox_is_killed(house, monkeypatch):
+    counted(house, monkeypatch, 1, (200, 100, 10))
+    [path] = house.places.metrics.iterdir()
+    content = path.read_text()
+    assert statistics(house, "Invocations")[0]["Sum"] == 1
+    # Killed after the counts were taken, before their file was gone.
+    house.journal._db.execute("INSERT INTO taken VALUES (?)", (path.name,))
+    path.write_text(content)
+    house.journal._db.close()
+    house.open()
+    assert statistics(house, "Invocations")[0]["Sum"] == 1
+    assert not path.exists()
+
+
+def test_a_percentile_is_right_to_one_per_cent(house, monkeypatch):
+    counted(house, monkeypatch, 1, *[(200, number, 10) for number in range(1, 1001)])
+    [point] = statistics(
+        house, "ModelLatency", Statistics=None, ExtendedStatistics=["p50", "p99", "p99.9", "p100"]
+    )
+    for name, value in {"p50": 500, "p99": 990, "p99.9": 999, "p100": 1000}.items():
+        assert point["ExtendedStatistics"][name] == pytest.approx(value, rel=0.0101)
+
+
+@pytest.mark.parametrize(
+    "more, code, words",
+    [
+        ({"Period": 30}, "InvalidParameterValue", "Period 30"),
+        ({"ExtendedStatistics": ["tm99"]}, "InvalidParameterValue", "tm99"),
+        ({"Statistics": None}, "InvalidParameterCombination", "must be given"),
+        ({"EndTime": MINUTE}, "InvalidParameterCombination", "StartTime"),
+        ({"EndTime": MINUTE + 86_460}, "InvalidParameterCombination", "1441 datapoints"),
+    ],
+)
+def test_a_question_that_is_not_honoured_is_refused(house, more, code, words):
+    request = {
+        "Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 60,
+        "StartTime": MINUTE, "EndTime": MINUTE + 600, "Statistics": ["Sum"],
+    } | more  # fmt: skip
+    headers, body = {"x-amz-target": "X.GetMetricStatistics"}, json.dumps(request).encode()
+    answer = house.services["cloudwatch"].answer(headers, body)
+    assert answer.headers["x-amzn-query-error"] == f"{code};Sender"
+    assert words in json.loads(answer.body)["message"]
+
+
+def test_metrics_are_listed_and_read_in_pages(house, monkeypatch):
+    for minute in range(3):
+        counted(house, monkeypatch, 60 * minute, (200, 100 + minute, 10))
+    assert len(house.ask("ListMetrics", "cloudwatch", RecentlyActive="PT3H")["Metrics"]) == 6
+    named = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency"}
+    [metric] = house.ask("ListMetrics", "cloudwatch", **named)["Metrics"]
+    queries = [
+        {"Id": name, "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat}}
+        for name, stat in (("a", "Maximum"), ("b", "SampleCount"))
+    ]
+    request = {"StartTime": MINUTE, "EndTime": MINUTE + 600, "MetricDataQueries": queries}
+    pages, token = [], {}
+    while not pages or token:
+        found = house.ask(
+            "GetMetricData", "cloudwatch", MaxDatapoints=4, ScanBy="TimestampAscending",
+            **request, **token,
+        )  # fmt: skip
+        pages.append(found["MetricDataResults"])
+        token = {"NextToken": found["NextToken"]} if "NextToken" in found else {}
+    assert [[round(value) for value in result["Values"]] for page in pages for result in page] == [
+        [100, 101, 102], [1], [], [1, 1],
+    ]  # fmt: skip
+    assert [result["StatusCode"] for result in pages[0]] == ["Complete", "PartialData"]
+    expression = request | {"MetricDataQueries": [{"Id": "e", "Expression": "a * 2"}]}
+    said = house.ask("GetMetricData", "cloudwatch", **expression)["message"]
+    assert "does not honour MetricDataQueries.Expression" in said
+
+
+def test_a_client_of_before_2025_asks_by_a_form(house, monkeypatch):
+    counted(house, monkeypatch, 1, (200, 100, 10))
+    form = (
+        "Action=ListMetrics&Version=2010-08-01&MetricName=ModelLatency"
+        "&Dimensions.member.1.Name=EndpointName&Dimensions.member.1.Value=pulsar"
+    )
+    answer = house.services["cloudwatch"].answer({}, form.encode()).body.decode()
+    assert answer.count("<MetricName>ModelLatency</MetricName>") == 1
+    assert 'xmlns="http://monitoring.amazonaws.com/doc/2010-08-01/"' in answer

@@ -18,6 +18,7 @@ from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudformation.api import Api
 from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.cloudwatch.metrics import Metrics
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.identity import Identity
 from orchestrator.sandbox.refusals import refusal
@@ -27,13 +28,14 @@ from orchestrator.sandbox.sagemaker.models import Models
 
 MODELS = {
     name: botocore.session.get_session().get_service_model(name)
-    for name in ("sagemaker", "cloudformation", "sts", "logs")
+    for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch")
 }
 PARTS = {
     "sagemaker": (Models, EndpointConfigs, Endpoints),
     "cloudformation": (Api,),
     "sts": (Identity,),
     "logs": (Logs,),
+    "cloudwatch": (Metrics,),
 }
 FUNCTIONS = {
     (service, operation): getattr(part, xform_name(operation))

@@ -85,6 +85,10 @@ class Places:
         return self.inside("run", "routes", endpoint)
 
     @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics"
+
+    @property
     def status(self) -> Path:
         return self.folder / "status.json"
 

@@ -1,4 +1,4 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch Logs and the
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch and the
 orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
@@ -35,6 +35,7 @@ from orchestrator.sandbox.cloudformation.resources import (
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.cloudwatch.journal import Journal
 from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.cloudwatch.metrics import Metrics
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.front import ANSWERS, CONTROL, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
@@ -96,6 +97,8 @@ class Sandbox:
         logs = Service("logs", Logs(self._journal))
         services = (sagemaker, cloudformation, Service("sts", Identity()), logs)
         self._services = {service.name: service for service in services}
+        # Requests are signed for the host's name, which is not always the service's.
+        self._services["monitoring"] = Service("cloudwatch", Metrics(self._journal))
 
     def start(self) -> None:
         """Bring back what ran before: endpoints in service, operations under way."""
@@ -139,7 +142,7 @@ class Sandbox:
 
     def _refuse(self, service: str, error: AwsError, headers: dict[str, str]) -> Answer:
         if service in self._services:
-            return self._services[service].refuse(error)
+            return self._services[service].refuse(error, headers)
         return refusal(service, headers, error)
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:

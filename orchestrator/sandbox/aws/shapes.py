@@ -204,6 +204,8 @@ def from_form(form: dict[str, str], shape: Shape, prefix: str = "") -> object:
             if found and found[1]:
                 places.add(int(found[2]))
         return [from_form(form, shape.member, f"{prefix}member.{n}.") for n in sorted(places)]
+    if kind == "map":
+        return _map_from_form(form, shape, prefix)
     for key in form:
         if key.startswith(prefix):
             raise Invalid(f"There is no member {key}.")
@@ -220,6 +222,27 @@ def from_form(form: dict[str, str], shape: Shape, prefix: str = "") -> object:
     return text
 
 
+def _map_from_form(form: dict[str, str], shape: Shape, prefix: str) -> dict | None:
+    """`Attributes.entry.1.key=…&Attributes.entry.1.value=…`
+
+    A map of anything but text no operation honours: it is read only so far as to be refused by name.
+    """
+    if shape.value.type_name != "string":
+        return {key: text for key, text in form.items() if key.startswith(prefix)} or None
+    found: dict[str, dict[str, str]] = {}
+    for key, text in form.items():
+        if not f"{key}.".startswith(prefix):
+            continue
+        entry = re.fullmatch(r"entry\.([1-9]\d{0,3})\.(key|value)", key[len(prefix) :])
+        if not entry:
+            raise Invalid(f"There is no member {key}.")
+        found.setdefault(entry[1], {})[entry[2]] = text
+    names = [entry.get("key") for entry in found.values()]
+    if None in names or len(set(names)) < len(names):
+        raise Invalid(f"An entry of {prefix.removesuffix('.')} has no key, or another's.")
+    return {entry["key"]: entry.get("value", "") for entry in found.values()} or None
+
+
 def to_xml(value: object, shape: Shape) -> str:
     """The content of a shape's element in an XML answer; members that are None are left out."""
     kind = shape.type_name
@@ -231,6 +254,11 @@ def to_xml(value: object, shape: Shape) -> str:
         )
     if kind == "list":
         return "".join(f"<member>{to_xml(item, shape.member)}</member>" for item in value)
+    if kind == "map":
+        return "".join(
+            f"<entry><key>{escape(clean(key))}</key><value>{to_xml(item, shape.value)}</value></entry>"
+            for key, item in value.items()
+        )
     if kind == "boolean":
         return "true" if value else "false"
     if kind == "timestamp":

@@ -127,7 +127,7 @@ class Journal:
         with self._lock:
             for path in sorted(self._places.folder.glob("logs/*.*.*.log")):
                 self._try(path, self._read_log)
-            for path in sorted(self._places.folder.glob("metrics/*.json")):
+            for path in sorted(self._places.metrics.glob("*.json")):
                 self._try(path, self._read_counts)
 
     def _try(self, path: Path, work: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -85,32 +86,39 @@ class Routes:
 
 
 class Runtime:
-    def __init__(self, places: Places) -> None:
-        """Routes and sockets are found in `places`, below the working directory."""
+    def __init__(
+        self, places: Places, count: Callable[[str, str, int, float, float], None]
+    ) -> None:
+        """Routes and sockets are found in `places`, below the working directory. `count` is told of
+        every answer, as `cloudwatch.tally.Tally.count`."""
+        self._count = count
         self._routes = Routes(Places(Path()))
         self._logs = places.folder / "logs"
         self._hops: dict[str, Hop] = {}
 
     async def answer(
-        self, method: str, target: str, headers: dict[str, str], body: bytes
+        self, method: str, target: str, headers: dict[str, str], body: bytes, came: float
     ) -> Answer:
-        """Answer one verified request; `target` is the path, and the query where there is one."""
+        """Answer one verified request; `target` is the path, and the query where there is one. It
+        `came` at that time of time.perf_counter."""
         try:
             match = PATH.fullmatch(target)
             if not match or method != "POST":
                 nothing = f"There is no operation {method} {target}"
                 raise AwsError("UnknownOperationException", nothing, 404)
-            return await self._invoke(unquote(match[1]), headers, body)
+            return await self._invoke(unquote(match[1]), headers, body, came)
         except ModelError as error:
             return _failed(error, self._model_error_body(error))
         except AwsError as error:
             return _failed(error, {"Message": error.message, "message": error.message})
 
-    async def _invoke(self, endpoint: str, headers: dict[str, str], body: bytes) -> Answer:
+    async def _invoke(
+        self, endpoint: str, headers: dict[str, str], body: bytes, came: float
+    ) -> Answer:
         _check(headers)
         forwarded = [(key, encoded(headers[key])) for key in FORWARDED if key in headers]
         try:
-            reply, variant = await self._ask(endpoint, headers.get(VARIANT), forwarded, body)
+            reply, variant = await self._ask(endpoint, headers.get(VARIANT), forwarded, body, came)
         except TimeoutError:
             message = self._received("server", 0, TIMED_OUT, endpoint)
             raise ModelError(message, 0, "", endpoint) from None
@@ -129,7 +137,7 @@ class Runtime:
         return Answer(200, content_type, reply.body, sent)
 
     async def _ask(
-        self, endpoint: str, variant: str | None, headers: list, body: bytes
+        self, endpoint: str, variant: str | None, headers: list, body: bytes, came: float
     ) -> tuple[Reply, str]:
         """The endpoint's answer; a process that is being started again is waited for."""
         deadline = time.monotonic() + RESTART_SECONDS
@@ -141,11 +149,15 @@ class Runtime:
             if variant not in (None, route.variant):
                 message = f"Variant {variant} of endpoint {endpoint} not found."
                 raise AwsError("ValidationError", message)
+            asked = time.perf_counter()
             try:
                 async with asyncio.timeout(INVOKE_SECONDS):
                     hop = self._hop(route.socket)
-                    return await hop.ask("POST", "/invocations", headers, body), route.variant
+                    reply = await hop.ask("POST", "/invocations", headers, body)
+                self._count(endpoint, route.variant, reply.status, came, asked)
+                return reply, route.variant
             except TimeoutError:
+                self._count(endpoint, route.variant, 0, came, asked)
                 raise
             except OSError:  # nobody listens: it has died, or is not up yet
                 self._drop(route.socket)
@@ -153,9 +165,11 @@ class Runtime:
                 # A process that makes place for another one closes its kept connections; one that
                 # dies does so too, but may have begun to answer.
                 if broken.fresh or self._routes.find(endpoint) == route:
+                    self._count(endpoint, route.variant, 0, came, asked)
                     message = f"The process of endpoint {endpoint} ended while it was being asked."
                     raise AwsError("ServiceUnavailable", message, 503) from None
             if time.monotonic() > deadline:
+                self._count(endpoint, route.variant, 0, came, asked)
                 message = f"The process of endpoint {endpoint} is being started again."
                 raise AwsError("ServiceUnavailable", message, 503)
             await asyncio.sleep(0.02)
