@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 from orchestrator.sandbox.aws.wire import Service
 from orchestrator.sandbox.cloudwatch import journal as journals
@@ -13,6 +16,7 @@ from orchestrator.sandbox.cloudwatch.logs import Logs
 from orchestrator.sandbox.cloudwatch.metrics import Metrics
 from orchestrator.sandbox.cloudwatch.tally import Tally
 from orchestrator.sandbox.places import Places
+from scoring.packing import pack
 
 GROUP = "/aws/sagemaker/Endpoints/pulsar"
 STREAM = "AllTraffic/0123456789ab"
@@ -340,3 +344,119 @@ def test_a_client_of_before_2025_asks_by_a_form(house, monkeypatch):
     answer = house.services["cloudwatch"].answer({}, form.encode()).body.decode()
     assert answer.count("<MetricName>ModelLatency</MetricName>") == 1
     assert 'xmlns="http://monitoring.amazonaws.com/doc/2010-08-01/"' in answer
+
+
+# -- a running sandbox ----------------------------------------------------------------
+
+TALKER = """
+import os
+print("loading")
+os.write(2, b"from below Python\\n")
+def model_fn(model_dir):
+    return 1
+def transform_fn(model, body, content_type, accept):
+    print("heard", body)
+    if body == "fail":
+        raise ValueError("no such candidate")
+    return body, "text/csv"
+"""
+TALKS = "/aws/sagemaker/Endpoints/talker"
+
+
+@pytest.fixture(scope="module")
+def talker(sandbox):
+    """An endpoint that prints, asked twice well and once badly."""
+    sandbox.upload(pack({"code/inference.py": TALKER.encode()}), "talker.tar.gz")
+    payload = sandbox.payload("talker", model_artifact_location="talker.tar.gz")
+    state, answer = sandbox.wait(sandbox.provision(payload))
+    assert state == "Succeeded", answer
+    for word in ("one", "two"):
+        sandbox.invoke("talker", word)
+    with pytest.raises(ClientError, match=TALKS):
+        sandbox.invoke("talker", "fail")
+    return sandbox
+
+
+def test_what_an_endpoint_prints_is_in_its_log_group(talker):
+    logs = talker.client("logs")
+    pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix="/aws/sagemaker")
+    assert TALKS in [group["logGroupName"] for page in pages for group in page["logGroups"]]
+    [stream] = logs.describe_log_streams(logGroupName=TALKS)["logStreams"]
+    assert re.fullmatch(r"AllTraffic/[0-9a-f]{12}", stream["logStreamName"])
+    seen = {}
+    # As `aws logs tail --follow` of the AWS CLI 2 asks.
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=TALKS, interleaved=True, startTime=int((time.time() - 600) * 1000)
+    )
+    for event in (event for page in pages for event in page["events"]):
+        seen[event["eventId"]] = event["message"]
+        assert abs(event["timestamp"] / 1000 - time.time()) < 60
+    said = list(seen.values())
+    assert [line for line in said if line.startswith(("loading", "from", "heard"))] == [
+        "loading", "from below Python", "heard one", "heard two", "heard fail",
+    ]  # fmt: skip
+    assert said[-1] == "ValueError: no such candidate"
+    found = logs.get_log_events(
+        logGroupIdentifier=f"arn:aws:logs:us-east-1:000000000000:log-group:{TALKS}",
+        logStreamName=stream["logStreamName"], limit=1,
+    )  # fmt: skip
+    assert found["events"][0]["message"] == said[-1]
+
+
+def test_a_prediction_is_counted_whichever_front_has_answered_it(talker):
+    cloudwatch, now = talker.client("cloudwatch"), datetime.now(UTC)
+    span = {"StartTime": now - timedelta(hours=1), "EndTime": now + timedelta(hours=1)}
+    dimensions = [
+        {"Name": "EndpointName", "Value": "talker"},
+        {"Name": "VariantName", "Value": "AllTraffic"},
+    ]
+
+    def total(name: str) -> float:
+        points = cloudwatch.get_metric_statistics(
+            Namespace="AWS/SageMaker", MetricName=name, Dimensions=dimensions, Period=60,
+            Statistics=["Sum"], **span,
+        )["Datapoints"]  # fmt: skip
+        return sum(point["Sum"] for point in points)
+
+    deadline = time.monotonic() + 10
+    while total("Invocations") < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    names = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")
+    assert [total(name) for name in names] == [3, 0, 1]
+    pages = cloudwatch.get_paginator("list_metrics").paginate(Dimensions=dimensions)
+    metrics = [metric for page in pages for metric in page["Metrics"]]
+    assert len(metrics) == 6
+    queries = [
+        {"Id": f"m{n}", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "p90"}}
+        for n, metric in enumerate(metrics)
+    ]
+    pages = cloudwatch.get_paginator("get_metric_data").paginate(MetricDataQueries=queries, **span)
+    by_name = {
+        metrics[int(result["Id"][1:])]["MetricName"]: result["Values"]
+        for page in pages
+        for result in page["MetricDataResults"]
+    }
+    assert by_name["Invocations"] == [1]
+    assert 50 < by_name["ModelLatency"][0] < 10_000_000
+    assert 1 < by_name["OverheadLatency"][0] < 10_000_000
+    with pytest.raises(ClientError) as raised:
+        cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "e", "Expression": "m0 * 2"}], **span)
+    assert raised.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_the_command_line_reads_both(talker):
+    def aws(*words: str) -> dict:
+        result = talker.project.run("aws", *words, **talker.environment)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    found = aws(
+        "logs", "filter-log-events", "--log-group-name", TALKS, "--filter-pattern", "heard -fail"
+    )
+    assert [event["message"] for event in found["events"]] == ["heard one", "heard two"]
+    points = aws(
+        "cloudwatch", "get-metric-statistics", "--namespace", "AWS/SageMaker", "--period", "3600",
+        "--metric-name", "Invocations", "--statistics", "Sum",
+        "--start-time", "2020-01-01T00:00:00Z", "--end-time", "2020-01-02T00:00:00Z",
+    )  # fmt: skip
+    assert points == {"Label": "Invocations", "Datapoints": []}

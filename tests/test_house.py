@@ -26,7 +26,7 @@ KNOWS = {
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
         "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
-        "orchestrator.sandbox.sagemaker",
+        "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
@@ -36,6 +36,7 @@ KNOWS = {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
         "orchestrator.sandbox.hosting",
     },
+    "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},
 }  # fmt: skip
 

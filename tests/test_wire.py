@@ -25,10 +25,11 @@ from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sns.topics import Topics
 
 MODELS = {
     name: botocore.session.get_session().get_service_model(name)
-    for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch")
+    for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch", "sns")
 }
 PARTS = {
     "sagemaker": (Models, EndpointConfigs, Endpoints),
@@ -36,6 +37,7 @@ PARTS = {
     "sts": (Identity,),
     "logs": (Logs,),
     "cloudwatch": (Metrics,),
+    "sns": (Topics,),
 }
 FUNCTIONS = {
     (service, operation): getattr(part, xform_name(operation))

@@ -29,6 +29,7 @@ ASSETS_BUCKET = "pulsar-assets"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 SPARE_BYTES = 1 << 20  # must fit on the disk for a start
+NEWS_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:orchestrator-news"
 HANDLER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orchestrator"
 
 

@@ -1,5 +1,5 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch and the
-orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch, SNS and
+the orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -54,12 +54,16 @@ from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sns.delivery import Delivery
+from orchestrator.sandbox.sns.topics import Topics
 from orchestrator.sandbox.state import State
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("sandbox")
 
 API_PATHS = re.compile(r"/provisionpipeline|/pipelinestatus|/pipelines/[^/]+/inference")
+# The links in SNS's messages, which carry their right in the address.
+LINK = re.compile(r"Action=(ConfirmSubscription|Unsubscribe)&")
 NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
 
 
@@ -98,6 +102,9 @@ class Sandbox:
         services = (sagemaker, cloudformation, Service("sts", Identity()), logs)
         self._services = {service.name: service for service in services}
         # Requests are signed for the host's name, which is not always the service's.
+        self._delivery = Delivery(self._state, handler)
+        topics = Topics(self._state, self._delivery, url)
+        self._services["sns"] = Service("sns", topics)
         self._services["monitoring"] = Service("cloudwatch", Metrics(self._journal))
 
     def start(self) -> None:
@@ -105,6 +112,7 @@ class Sandbox:
         self._fleet.recover()
         self._publisher.start()
         self._journal.start()
+        self._delivery.start()
 
     def go_on(self) -> None:
         """What needs the store: its bucket is made, and operations under way are taken up."""
@@ -117,6 +125,7 @@ class Sandbox:
 
     def close(self) -> None:
         self._stacks.close()
+        self._delivery.close()
         self._fleet.close()
         self._publisher.close()
         self._journal.close()
@@ -151,6 +160,9 @@ class Sandbox:
         if method == "PUT" and path.startswith(ANSWERS):
             return self._take_answer(path.removeprefix(ANSWERS), body)
         claim = scope_of(headers)
+        query = scope["query_string"].decode("latin-1")
+        if claim is None and method == "GET" and path == "/" and LINK.match(query):
+            return await asyncio.to_thread(self._services["sns"].answer, {}, query.encode())
         if claim is None:
             raise NO_TOKEN
         if claim.service == "s3":
@@ -159,7 +171,6 @@ class Sandbox:
         if len(body) > MAX_BODY:
             message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
             raise AwsError("ValidationException", message, 413)
-        query = scope["query_string"].decode("latin-1")
         digest = hashlib.sha256(body).hexdigest()
         self._gate.check(method, path, query, headers, digest, claim, claim.service)
         if claim.service == "execute-api":
