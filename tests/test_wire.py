@@ -121,7 +121,10 @@ def test_a_refusal_is_readable_in_the_protocol_that_it_was_asked_in(service, pro
 
 def sloppy(sandbox, service: str):
     return sandbox.client(
-        service, config=Config(parameter_validation=False, retries={"max_attempts": 0})
+        service,
+        config=Config(
+            parameter_validation=False, inject_host_prefix=False, retries={"max_attempts": 0}
+        ),
     )
 
 
