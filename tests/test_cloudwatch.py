@@ -301,7 +301,8 @@ def test_a_question_that_is_not_honoured_is_refused(house, more, code, words):
         "Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 60,
         "StartTime": MINUTE, "EndTime": MINUTE + 600, "Statistics": ["Sum"],
     } | more  # fmt: skip
-    headers, body = {"x-amz-target": "X.GetMetricStatistics"}, json.dumps(request).encode()
+    headers = {"x-amz-target": "X.GetMetricStatistics", "x-amzn-query-mode": "true"}
+    body = json.dumps(request).encode()
     answer = house.services["cloudwatch"].answer(headers, body)
     assert answer.headers["x-amzn-query-error"] == f"{code};Sender"
     assert words in json.loads(answer.body)["message"]

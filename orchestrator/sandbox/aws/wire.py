@@ -25,15 +25,7 @@ from orchestrator.environment import client
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.shapes import Honoured, Invalid
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.refusals import (
-    CBOR,
-    REQUEST_ID,
-    XML,
-    XML_NAMES,
-    json_refusal,
-    query_refusal,
-    refusal,
-)
+from orchestrator.sandbox.refusals import CBOR, REQUEST_ID, XML, query_refusal, refusal
 from orchestrator.sandbox.web import Answer
 
 JSON = "application/x-amz-json-"
@@ -125,15 +117,9 @@ class Service:
 
     def refuse(self, error: AwsError, headers: dict[str, str]) -> Answer:
         """A refusal as this service words it, also of a request that did not come as far as here."""
-        if headers.get("smithy-protocol") == CBOR:
+        if self._is_json(headers) or headers.get("smithy-protocol") == CBOR:
             return refusal(self.name, headers, error)
-        if not self._is_json(headers):
-            return query_refusal(error, self._namespace)
-        answer = json_refusal(error)
-        if "query" in self._protocols:  # whose names of errors clients go on to use
-            code = XML_NAMES.get(error.code, error.code)
-            answer.headers["x-amzn-query-error"] = f"{code};Sender"
-        return answer
+        return query_refusal(error, self._namespace)
 
     @property
     def _namespace(self) -> str:
