@@ -46,9 +46,8 @@ def refusal(service: str, headers: dict[str, str], error: AwsError) -> Answer:
     if headers.get("content-type", "").startswith(FORM) or service in REST_XML:
         return query_refusal(error)
     answer = json_refusal(error)
-    if (
-        "x-amzn-query-mode" in headers
-    ):  # who once asked by a form goes on to use its names of errors
+    # Whoever once asked by a form goes on to use its names of errors.
+    if "x-amzn-query-mode" in headers:
         code = XML_NAMES.get(error.code, error.code)
         answer.headers["x-amzn-query-error"] = f"{code};Sender"
     return answer
