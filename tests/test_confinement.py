@@ -88,7 +88,7 @@ def test_a_model_reads_nothing_of_anybodys(sandbox, spy, endpoint):
     folder = sandbox.folder
     wishes = [("read", str(path)) for path in (
         folder / "credentials.json", folder / "state.db", folder / "sandbox.log",
-        folder / "logs" / f"{endpoint}.log", folder / "run" / "routes" / endpoint, ROOT / "README.md",
+        *folder.glob(f"logs/{endpoint}.*.log"), folder / "run" / "routes" / endpoint, ROOT / "README.md",
         sandbox.project.folder / "params.yaml", "/etc/shadow", f"/proc/{os.getpid()}/environ",
         f"/proc/{sandbox.pid}/environ", f"/proc/{sandbox.pid}/maps",
     )]  # fmt: skip

@@ -25,17 +25,20 @@ KNOWS = {
     "orchestrator.pipelines": {"orchestrator"},
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
-        "orchestrator.sandbox.hosting", "orchestrator.sandbox.sagemaker",
+        "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
+        "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
     },
+    "orchestrator.sandbox.cloudwatch": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.hosting": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
         "orchestrator.sandbox.hosting",
     },
+    "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},
 }  # fmt: skip
 

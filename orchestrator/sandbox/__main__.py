@@ -34,6 +34,7 @@ from orchestrator.sandbox.places import (
     ACCOUNT,
     ASSETS_BUCKET,
     HANDLER,
+    NEWS_TOPIC,
     REGION,
     ROLE,
     SPARE_BYTES,
@@ -133,6 +134,7 @@ async def run(
         "HANDLER_ARN": HANDLER,
         "API_URL": f"{url}{STAGE}/",
         "ACCOUNT_ID": ACCOUNT,
+        "NOTIFICATIONS_TOPIC": NEWS_TOPIC,
     }
     from orchestrator.sandbox import server
 

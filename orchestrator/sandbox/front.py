@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from orchestrator.sandbox import web
 from orchestrator.sandbox.children import Line
+from orchestrator.sandbox.cloudwatch.tally import WRITE_SECONDS, Tally
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.gate import Gate, Scope, check_age, scope_of
 from orchestrator.sandbox.hop import Broken, Hop
@@ -43,9 +44,9 @@ NOT_FORWARDED = ("host", "connection", "content-length", "transfer-encoding", "e
 class Front:
     """The ASGI application."""
 
-    def __init__(self, places: Places, gate: Gate) -> None:
+    def __init__(self, places: Places, gate: Gate, tally: Tally) -> None:
         self._gate = gate
-        self._runtime = Runtime(places)
+        self._runtime = Runtime(places, tally.count)
         self._control = Hop(CONTROL)
         self._bodies = web.Bodies()
 
@@ -88,6 +89,7 @@ class Front:
     async def _predict(
         self, scope, headers: dict[str, str], body: bytes, claim: Scope | None
     ) -> Answer:
+        came = time.perf_counter()
         if claim is None:
             return Answer(403, "application/json", b'{"message": "Missing Authentication Token"}')
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
@@ -100,7 +102,7 @@ class Front:
         except AwsError as error:
             return _refused(claim, headers, error)
         target = f"{path}?{query}" if query else path
-        return await self._runtime.answer(scope["method"], target, headers, body)
+        return await self._runtime.answer(scope["method"], target, headers, body, came)
 
     async def _forward(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Hand a request to the sandbox as it came; it is waited for when it is away."""
@@ -146,9 +148,13 @@ async def serve(folder: Path, name: str, listener: socket.socket) -> None:
     places = Places(folder)
     gate = Gate(*load_credentials(places), REGION)
     line = Line(name, {"kind": "front"}, [listener])
-    serving = await web.start(Front(places, gate), [listener], drain_seconds=65)
+    tally = Tally(places.metrics)
+    serving = await web.start(Front(places, gate, tally), [listener], drain_seconds=65)
     line.tell(ready=True)
-    await serving
+    while not serving.done():
+        await asyncio.wait([serving], timeout=WRITE_SECONDS)
+        tally.write()
+    serving.result()
 
 
 def main(folder: str, name: str, number: int) -> None:

@@ -7,7 +7,9 @@
     models/<name>/     what a model's archive holds
     capture/<endpoint>/<configuration>/   captured records on their way to the store,
                   and <configuration>.json where they belong
-    logs/<endpoint>.log
+    logs/<endpoint>.<variant>.<process>.log   what an endpoint's process prints
+    metrics/      what the fronts have counted of predictions
+    journal.db    both of them, once read (cloudwatch/)
     run/routes/        which process answers for an endpoint
     run/<process>/     a process's own: its sockets, and where a model may write
 
@@ -25,7 +27,9 @@ ACCOUNT = "000000000000"
 STAGE = "/prod"  # of the orchestrator's API
 ASSETS_BUCKET = "pulsar-assets"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
+LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 SPARE_BYTES = 1 << 20  # must fit on the disk for a start
+NEWS_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:orchestrator-news"
 HANDLER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orchestrator"
 
 
@@ -53,7 +57,7 @@ class Places:
         """
         if self.inside("s3").exists():
             raise NotOurs(f"{self.folder} is of an earlier version")
-        for name in ("", "run", "run/routes", "models", "capture", "logs", "store"):
+        for name in ("", "run", "run/routes", "models", "capture", "logs", "metrics", "store"):
             path = self.folder / name
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self.folder, 0o700)
@@ -71,14 +75,19 @@ class Places:
     def spool(self, endpoint: str, config: str) -> Path:
         return self.inside("capture", endpoint, config)
 
-    def log(self, endpoint: str) -> Path:
-        return self.inside("logs", f"{endpoint}.log")
+    def log(self, endpoint: str, variant: str, process: str) -> Path:
+        """`process` is the name of an endpoint's process, `endpoint-…`."""
+        return self.inside("logs", f"{endpoint}.{variant}.{process.partition('-')[2]}.log")
 
     def process(self, name: str) -> Path:
         return self.inside("run", name)
 
     def route(self, endpoint: str) -> Path:
         return self.inside("run", "routes", endpoint)
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics"
 
     @property
     def status(self) -> Path:

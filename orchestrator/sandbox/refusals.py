@@ -45,7 +45,12 @@ def refusal(service: str, headers: dict[str, str], error: AwsError) -> Answer:
         return _in_xml(error, "<Response><Errors>{}</Errors></Response>")
     if headers.get("content-type", "").startswith(FORM) or service in REST_XML:
         return query_refusal(error)
-    return json_refusal(error)
+    answer = json_refusal(error)
+    # Whoever once asked by a form goes on to use its names of errors.
+    if "x-amzn-query-mode" in headers:
+        code = XML_NAMES.get(error.code, error.code)
+        answer.headers["x-amzn-query-error"] = f"{code};Sender"
+    return answer
 
 
 def query_refusal(error: AwsError, namespace: str = "") -> Answer:

@@ -1,4 +1,5 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane, STS and the orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch, SNS and
+the orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -33,6 +34,10 @@ from orchestrator.sandbox.cloudformation.resources import (
     SageMakerResource,
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
+from orchestrator.sandbox.cloudwatch.journal import Journal
+from orchestrator.sandbox.cloudwatch.logs import Logs
+from orchestrator.sandbox.cloudwatch.metrics import Metrics
+from orchestrator.sandbox.cloudwatch.tally import Tally
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.front import ANSWERS, CONTROL, ENDPOINTS, HOST
 from orchestrator.sandbox.gate import Gate, scope_of
@@ -53,12 +58,16 @@ from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
 from orchestrator.sandbox.sagemaker.tags import Tags
+from orchestrator.sandbox.sns.delivery import Delivery
+from orchestrator.sandbox.sns.topics import Topics
 from orchestrator.sandbox.state import State
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("sandbox")
 
 API_PATHS = re.compile(r"/provisionpipeline|/pipelinestatus|/pipelines/[^/]+/inference")
+# The links in SNS's messages, which carry their right in the address.
+LINK = re.compile(r"Action=(ConfirmSubscription|Unsubscribe)&")
 NO_TOKEN = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
 
 
@@ -75,6 +84,7 @@ class Sandbox:
         self._state = state
         self._fleet = Fleet(self._state, places, nursery, commands)
         self._publisher = Publisher(places, self._state)
+        self._journal = Journal(places)
         # The handler calls back into this process: its threads must not be the ones that
         # answer those calls.
         self._handlers = ThreadPoolExecutor(16, thread_name_prefix="handler")
@@ -93,11 +103,25 @@ class Sandbox:
             },
         )
         change_sets = ChangeSets(self._stacks, self._state)
-        api = Api(self._stacks, self._state, change_sets)
-        cloudformation = Service("cloudformation", api, change_sets)
-        services = (sagemaker, cloudformation, Service("sts", Identity()))
-        self._invocations = Invocations(self._state, places)
-        self._services = {service.name: service for service in services}
+        self._tally = Tally(places.metrics)
+        self._invocations = Invocations(self._state, places, self._counted)
+        # Requests are signed for the host's name, which is not always the service's.
+        self._delivery = Delivery(self._state, handler)
+        self._services = {
+            "sagemaker": sagemaker,
+            "cloudformation": Service(
+                "cloudformation", Api(self._stacks, self._state, change_sets), change_sets
+            ),
+            "sts": Service("sts", Identity()),
+            "logs": Service("logs", Logs(self._journal)),
+            "sns": Service("sns", Topics(self._state, self._delivery, url)),
+            "monitoring": Service("cloudwatch", Metrics(self._journal)),
+        }
+
+    def _counted(self, *answer: object) -> None:
+        """Asynchronous answers are few: each is handed over at once."""
+        self._tally.count(*answer)
+        self._tally.write()
 
     @property
     def services(self) -> list[Service]:
@@ -107,6 +131,8 @@ class Sandbox:
         """Bring back what ran before: endpoints in service, operations under way."""
         self._fleet.recover()
         self._publisher.start()
+        self._journal.start()
+        self._delivery.start()
 
     def go_on(self) -> None:
         """What needs the store: its bucket is made, and operations under way are taken up."""
@@ -121,8 +147,10 @@ class Sandbox:
     def close(self) -> None:
         self._stacks.close()
         self._invocations.close()
+        self._delivery.close()
         self._fleet.close()
         self._publisher.close()
+        self._journal.close()
         self._state.close()
 
     async def __call__(self, scope, receive, send) -> None:
@@ -138,11 +166,16 @@ class Sandbox:
         try:
             answer = await self._answer(scope, headers, body)
         except AwsError as error:
-            answer = refusal(service, headers, error)
+            answer = self._refuse(service, error, headers)
         except Exception as error:
             log.exception("a request could not be answered")
-            answer = refusal(service, headers, _failure(error))
+            answer = self._refuse(service, _failure(error), headers)
         await web.send_answer(send, answer, with_body=scope["method"] != "HEAD")
+
+    def _refuse(self, service: str, error: AwsError, headers: dict[str, str]) -> Answer:
+        if service in self._services:
+            return self._services[service].refuse(error, headers)
+        return refusal(service, headers, error)
 
     async def _answer(self, scope, headers: dict[str, str], body: bytes) -> Answer:
         """Check a request, and answer it; AwsError refuses it."""
@@ -150,6 +183,9 @@ class Sandbox:
         if method == "PUT" and path.startswith(ANSWERS):
             return self._take_answer(path.removeprefix(ANSWERS), body)
         claim = scope_of(headers)
+        query = scope["query_string"].decode("latin-1")
+        if claim is None and method == "GET" and path == "/" and LINK.match(query):
+            return await asyncio.to_thread(self._services["sns"].answer, {}, query.encode())
         if claim is None:
             raise NO_TOKEN
         if claim.service == "s3":
@@ -158,7 +194,6 @@ class Sandbox:
         if len(body) > MAX_BODY:
             message = f"The body is longer than the {MAX_BODY} bytes that are allowed."
             raise AwsError("ValidationException", message, 413)
-        query = scope["query_string"].decode("latin-1")
         digest = hashlib.sha256(body).hexdigest()
         self._gate.check(method, path, query, headers, digest, claim, claim.service)
         if claim.service == "execute-api":

@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS change_sets (
     changes TEXT,             -- as they are told; NULL when there are none
     operation TEXT,           -- the stack's when this was made: another one makes it obsolete
     executed TEXT);           -- the operation that carried it out
+CREATE TABLE IF NOT EXISTS topics (arn TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS subscriptions (
+    arn TEXT PRIMARY KEY, topic TEXT, protocol TEXT, endpoint TEXT, token TEXT, confirmed INTEGER);
+CREATE TABLE IF NOT EXISTS deliveries (
+    id INTEGER PRIMARY KEY, subscription TEXT, kind TEXT, body TEXT, begun REAL, due REAL,
+    attempts INTEGER);
+CREATE TABLE IF NOT EXISTS told (seq INTEGER);  -- the last event of a stack that is known as news
 CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, request TEXT, created TEXT);
 CREATE TABLE IF NOT EXISTS endpoint_configs (name TEXT PRIMARY KEY, request TEXT, created TEXT);
 CREATE TABLE IF NOT EXISTS endpoints (
@@ -85,6 +92,7 @@ class State:
             raise NotOurs(f"{path} cannot be read: {error}") from None
         if version != VERSION:
             raise NotOurs(f"{path} is not of this version")
+        self._db.executescript(SCHEMA)  # with the tables that there are since it was made
 
     def close(self) -> None:
         """Close the file, with nothing left beside it."""
@@ -114,7 +122,7 @@ class State:
     def update(self, table: str, where: dict, **changes: object) -> None:
         assignments = ", ".join(f"{column} = ?" for column in changes)
         self._run(
-            f"UPDATE {table} SET {assignments} WHERE {self._condition(where)}",
+            f"UPDATE {table} SET {assignments} WHERE {self._condition(where) or 'TRUE'}",
             [*self._pack(changes), *where.values()],
         )
 
@@ -127,6 +135,11 @@ class State:
             f"SELECT * FROM {table}{condition} ORDER BY {order}", list(where.values())
         )
         return [self._unpack(row) for row in found]
+
+    def after(self, table: str, column: str, value: object) -> list[dict]:
+        """The rows that come later than a value, in its order."""
+        sql = f"SELECT * FROM {table} WHERE {column} > ? ORDER BY {column}"
+        return [self._unpack(row) for row in self._run(sql, [value])]
 
     def row(self, table: str, **where: object) -> dict | None:
         found = self.rows(table, **where)

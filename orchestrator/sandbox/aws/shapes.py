@@ -265,6 +265,11 @@ def to_xml(value: object, shape: Shape) -> str:
         )
     if kind == "list":
         return "".join(f"<member>{to_xml(item, shape.member)}</member>" for item in value)
+    if kind == "map":
+        return "".join(
+            f"<entry><key>{escape(clean(key))}</key><value>{to_xml(item, shape.value)}</value></entry>"
+            for key, item in value.items()
+        )
     if kind == "boolean":
         return "true" if value else "false"
     if kind == "timestamp":

@@ -8,7 +8,8 @@ request it honours:
     def create_endpoint(self, request: dict) -> dict: ...
 
 Any other member that a caller sends is refused by name; so are operations and services that are
-not here. The query protocol (CloudFormation, STS) and JSON 1.1 (SageMaker) are spoken.
+not here. The query protocol (CloudFormation, STS) and JSON (SageMaker, CloudWatch Logs) are spoken.
+CloudWatch takes either: boto3 and today's AWS CLI ask it in JSON, those of before 2025 by a form.
 """
 
 import json
@@ -24,10 +25,10 @@ from orchestrator.environment import client
 from orchestrator.sandbox.aws import shapes
 from orchestrator.sandbox.aws.shapes import Honoured, Invalid
 from orchestrator.sandbox.errors import AwsError
-from orchestrator.sandbox.refusals import REQUEST_ID, XML, json_refusal, query_refusal
+from orchestrator.sandbox.refusals import CBOR, REQUEST_ID, XML, query_refusal, refusal
 from orchestrator.sandbox.web import Answer
 
-JSON = "application/x-amz-json-1.1"
+JSON = "application/x-amz-json-"
 
 
 class InvalidRequest(AwsError):
@@ -92,25 +93,38 @@ class Service:
         operation = self.operations.get(name)
         if operation is None:
             known = name in self._model.operation_names
-            code = "UnknownOperationException" if self.speaks_json else "InvalidAction"
+            code = "InvalidAction" if "query" in self._protocols else "UnknownOperationException"
             why = "The sandbox does not answer" if known else "There is no operation"
             raise AwsError(code, f"{why} {self.name}:{name}.")
         return operation(request)
 
     @property
-    def speaks_json(self) -> bool:
-        return self._model.protocol == "json"
+    def _protocols(self) -> list[str]:
+        return self._model.metadata["protocols"]
+
+    def _is_json(self, headers: dict[str, str]) -> bool:
+        """Whether a request is, or should be, in JSON."""
+        return "query" not in self._protocols or (
+            "json" in self._protocols and "x-amz-target" in headers
+        )
 
     def answer(self, headers: dict[str, str], body: bytes) -> Answer:
         """Answer one verified request."""
         try:
-            return (
-                self._answer_json(headers, body) if self.speaks_json else self._answer_query(body)
-            )
+            if headers.get("smithy-protocol") == CBOR:
+                message = f"The sandbox does not speak {CBOR}: ask {self.name} in another protocol."
+                raise AwsError("UnsupportedProtocol", message)
+            if self._is_json(headers):
+                return self._answer_json(headers, body)
+            return self._answer_query(body)
         except AwsError as error:
-            if self.speaks_json:
-                return json_refusal(error)
-            return query_refusal(error, self._namespace)
+            return self.refuse(error, headers)
+
+    def refuse(self, error: AwsError, headers: dict[str, str]) -> Answer:
+        """A refusal as this service words it, also of a request that did not come as far as here."""
+        if self._is_json(headers) or headers.get("smithy-protocol") == CBOR:
+            return refusal(self.name, headers, error)
+        return query_refusal(error, self._namespace)
 
     @property
     def _namespace(self) -> str:
@@ -126,9 +140,8 @@ class Service:
             raise AwsError("SerializationException", "The body is no JSON object.")
         result = self.call(name, request)
         shape = self._model.operation_model(name).output_shape
-        return Answer(
-            200, JSON, json.dumps(shapes.to_json(result, shape) if shape else {}).encode()
-        )
+        text = json.dumps(shapes.to_json(result, shape) if shape else {})
+        return Answer(200, f"{JSON}{self._model.metadata['jsonVersion']}", text.encode())
 
     def _answer_query(self, body: bytes) -> Answer:
         try:

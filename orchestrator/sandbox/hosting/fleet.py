@@ -238,10 +238,9 @@ class Fleet:
         }
         for _ in range(FORKS):
             name = f"endpoint-{uuid.uuid4().hex[:12]}"
+            log_file = self._places.log(endpoint, variant["VariantName"], name)
             try:
-                return process.start(
-                    self._nursery, name, job, self._places.log(endpoint), cancelled
-                )
+                return process.start(self._nursery, name, job, log_file, cancelled)
             except CannotFork as error:
                 failure = error
                 self._closing.wait(0.2)

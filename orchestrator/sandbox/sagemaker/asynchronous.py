@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -45,6 +46,8 @@ OPERATION = Operation(
     (INPUT, TTL, TIMEOUT),
 )
 REFUSALS = (AwsError, ClientError, ParamValidationError)
+LOG = "endpoint-asynchronous"  # as if it were a process
+VARIANT = "AllTraffic"  # the only one
 ATTEMPTS = 3  # at a request under which the endpoint's process ends
 PAUSE_SECONDS = 1  # until S3 is tried again
 
@@ -52,8 +55,12 @@ PAUSE_SECONDS = 1  # until S3 is tried again
 class Invocations:
     """What was asked of asynchronous endpoints, and is not answered yet."""
 
-    def __init__(self, state: State, places: Places) -> None:
+    def __init__(
+        self, state: State, places: Places, count: Callable[[str, str, int, float, float], None]
+    ) -> None:
+        """`count` is told of every answer, as `sagemaker.runtime.Runtime` does."""
         self._state = state
+        self._count = count
         self._places = places
         self._routes = Routes(places)
         self._busy: set[str] = set()
@@ -172,7 +179,7 @@ class Invocations:
             raise _invalid(f"The request waited longer than {request['lives']} s.")
         body = _content(request["input"])
         for attempt in range(1, ATTEMPTS + 1):
-            asking = Runtime(self._places).ask(
+            asking = Runtime(self._places, self._count).ask(
                 row["endpoint"], request["headers"], body, seconds=request["timeout"],
                 asynchronous=True,
             )  # fmt: skip
@@ -185,8 +192,8 @@ class Invocations:
         raise AssertionError("the last attempt raises")
 
     def _tell(self, endpoint: str, what: str) -> None:
-        """A line in the endpoint's log."""
-        with open(self._places.log(endpoint), "a") as file:
+        """A line in a log of the endpoint's."""
+        with open(self._places.log(endpoint, VARIANT, LOG), "a") as file:
             file.write(f"{now()} ERROR {what}\n")
 
 

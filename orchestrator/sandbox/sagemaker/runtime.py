@@ -13,13 +13,14 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from orchestrator.sandbox.errors import AwsError
 from orchestrator.sandbox.hop import Broken, Hop, Reply
-from orchestrator.sandbox.places import ACCOUNT, REGION, Places
+from orchestrator.sandbox.places import ACCOUNT, LOG_GROUP, REGION, Places
 from orchestrator.sandbox.sagemaker import event_stream
 from orchestrator.sandbox.web import MAX_BODY, Answer, encoded
 
@@ -147,16 +148,21 @@ class Routes:
 
 
 class Runtime:
-    def __init__(self, places: Places) -> None:
-        """Routes and sockets are found in `places`, below the working directory."""
+    def __init__(
+        self, places: Places, count: Callable[[str, str, int, float, float], None]
+    ) -> None:
+        """Routes and sockets are found in `places`, below the working directory. `count` is told of
+        every answer, as `cloudwatch.tally.Tally.count`."""
+        self._count = count
         self._routes = Routes(Places(Path()))
         self._logs = places.folder / "logs"
         self._hops: dict[str, Hop] = {}
 
     async def answer(
-        self, method: str, target: str, headers: dict[str, str], body: bytes
+        self, method: str, target: str, headers: dict[str, str], body: bytes, came: float
     ) -> Answer:
-        """Answer one verified request; `target` is the path, and the query where there is one."""
+        """Answer one verified request; `target` is the path, and the query where there is one. It
+        `came` at that time of time.perf_counter."""
         try:
             match = PATH.fullmatch(target)
             if not match or method != "POST":
@@ -164,23 +170,24 @@ class Runtime:
                 raise AwsError("UnknownOperationException", nothing, 404)
             operation = OPERATIONS[match[2]]
             forwarded = operation.forwarded(headers)
-            answer = await self.ask(unquote(match[1]), forwarded, body, headers.get(VARIANT))
+            answer = await self.ask(unquote(match[1]), forwarded, body, headers.get(VARIANT), came)
             return answer if match[2] == "invocations" else _streamed(answer)
         except AwsError as error:
             return failed(error)
 
     async def ask(
         self, endpoint: str, headers: dict[str, str], body: bytes, variant: str | None = None,
-        seconds: float = INVOKE_SECONDS, asynchronous: bool = False,
+        came: float | None = None, seconds: float = INVOKE_SECONDS, asynchronous: bool = False,
     ) -> Answer:  # fmt: skip
         """The answer of an endpoint, which must be asynchronous or must not be.
 
         Raises AwsError: a ModelError when the container does not answer, or with an error.
         """
+        came = time.perf_counter() if came is None else came
         forwarded = [(key, encoded(value)) for key, value in headers.items()]
         try:
             reply, variant = await self._ask(
-                endpoint, variant, forwarded, body, seconds, asynchronous
+                endpoint, variant, forwarded, body, came, seconds, asynchronous
             )
         except TimeoutError:
             message = self._received("server", 0, TIMED_OUT, endpoint)
@@ -200,8 +207,8 @@ class Runtime:
         return Answer(200, content_type, reply.body, sent)
 
     async def _ask(
-        self, endpoint: str, variant: str | None, headers: list, body: bytes, seconds: float,
-        asynchronous: bool,
+        self, endpoint: str, variant: str | None, headers: list, body: bytes, came: float,
+        seconds: float, asynchronous: bool,
     ) -> tuple[Reply, str]:  # fmt: skip
         """The endpoint's answer; a process that is being started again is waited for."""
         deadline = time.monotonic() + RESTART_SECONDS
@@ -211,11 +218,15 @@ class Runtime:
             if variant not in (None, route.variant):
                 message = f"Variant {variant} of endpoint {endpoint} not found."
                 raise AwsError("ValidationError", message)
+            asked = time.perf_counter()
             try:
                 async with asyncio.timeout(seconds):
                     hop = self._hop(route.socket)
-                    return await hop.ask("POST", "/invocations", headers, body), route.variant
+                    reply = await hop.ask("POST", "/invocations", headers, body)
+                self._count(endpoint, route.variant, reply.status, came, asked)
+                return reply, route.variant
             except TimeoutError:
+                self._count(endpoint, route.variant, 0, came, asked)
                 raise
             except OSError:  # nobody listens: it has died, or is not up yet
                 self._drop(route.socket)
@@ -223,9 +234,11 @@ class Runtime:
                 # A process that makes place for another one closes its kept connections; one that
                 # dies does so too, but may have begun to answer.
                 if broken.fresh or self._routes.find(endpoint) == route:
+                    self._count(endpoint, route.variant, 0, came, asked)
                     message = f"The process of endpoint {endpoint} ended while it was being asked."
                     raise AwsError("ServiceUnavailable", message, 503) from None
             if time.monotonic() > deadline:
+                self._count(endpoint, route.variant, 0, came, asked)
                 message = f"The process of endpoint {endpoint} is being started again."
                 raise AwsError("ServiceUnavailable", message, 503)
             await asyncio.sleep(0.02)
@@ -250,7 +263,8 @@ class Runtime:
     def _received(self, whose: str, status: int, original: str, endpoint: str) -> str:
         return (
             f'Received {whose} error ({status}) from primary with message "{original}". '
-            f"See {self._logs}/{endpoint}.log for more information."
+            f"See {self._logs}/{endpoint}.*.log, or the log group {LOG_GROUP.format(endpoint)}, for more "
+            "information."
         )
 
 
@@ -284,7 +298,7 @@ def failed(error: AwsError) -> Answer:
 
 def _model_error_body(error: ModelError) -> dict:
     client_error = 400 <= error.original_status < 500
-    group = f"log-group:/aws/sagemaker/Endpoints/{error.endpoint}"
+    group = f"log-group:{LOG_GROUP.format(error.endpoint)}"
     return {
         "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client_error else "INTERNAL_FAILURE_FROM_MODEL",
         "LogStreamArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:{group}",
