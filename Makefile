@@ -65,7 +65,7 @@ status: setup
 .PHONY: predict
 ## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours)
 predict: setup
-	@python scripts/predict.py $${INPUT:+--input "$$INPUT"}
+	@python scripts/predict.py $${PAYLOAD:+--payload "$$PAYLOAD"} $${INPUT:+--input "$$INPUT"}
 
 .PHONY: score
 ## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows

@@ -126,8 +126,9 @@ def up() -> dict:
         FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         output = open(FOLDER / "sandbox.log", "ab")
     except OSError as error:
+        reason = "it is a file" if FOLDER.is_file() else error.strerror
         raise TargetError(
-            f"the sandbox cannot write to {FOLDER}: {error.strerror}",
+            f"the sandbox cannot write to {FOLDER}: {reason}",
             "SANDBOX_DIR=<another folder> make sandbox",
         ) from None
     with output as log:
@@ -266,9 +267,9 @@ def environment() -> dict[str, str]:
 
 
 def in_the_way(environment: dict[str, str]) -> list[str]:
-    """The shell's own AWS_ variables that would lead the tools elsewhere; what is for display stays."""
-    shown = ("AWS_PAGER", "AWS_DEFAULT_OUTPUT", "AWS_CLI_")
-    names = (key for key in os.environ if key.startswith("AWS_") and not key.startswith(shown))
+    """The shell's own AWS_ variables that would lead the tools elsewhere, or nowhere."""
+    harmless = ("AWS_PAGER", "AWS_DEFAULT_OUTPUT", "AWS_CLI_", "AWS_CA_BUNDLE")
+    names = (key for key in os.environ if key.startswith("AWS_") and not key.startswith(harmless))
     return sorted(set(names) - environment.keys())
 
 
