@@ -13,9 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # scripts run alone, and some need the orchestrator's package
 
-# No proxy of the user's stands between us and this machine. Both spellings: either one hides the other.
-for _name in ("no_proxy", "NO_PROXY"):
-    _hosts = os.environ.get(_name) or os.environ.get(_name.swapcase(), "")
-    if _hosts != "*":
-        _wanted = (*filter(None, _hosts.split(",")), "127.0.0.1", "localhost")
-        os.environ[_name] = ",".join(dict.fromkeys(_wanted))
+# No proxy of the user's stands between us and this machine. Both spellings: one hides the other.
+_hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+if _hosts != "*":
+    _hosts = ",".join(dict.fromkeys([*filter(None, _hosts.split(",")), "127.0.0.1", "localhost"]))
+os.environ |= {"no_proxy": _hosts, "NO_PROXY": _hosts}
