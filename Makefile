@@ -1,11 +1,23 @@
 # Every target is one line over a script; `make` alone prints them.
 PYTHON ?= python3
-PAYLOAD ?= payloads/pulsar-realtime.json
 IMAGE := $(shell sed -n 's/^image: *\([^ \#]*\).*/\1/p' params.yaml)
 LOCK := requirements$(if $(filter-out 1.9-0,$(IMAGE)),-$(IMAGE)).txt
 VENV := .venv
 PY := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# What the user's shell says of another Python, or of how to run one.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
+# As modules: the scripts in bin/ name their Python by its path, which a checkout that was moved or
+# copied has no longer. -P: a file in this folder is none of its modules.
+DVC := python -P -m dvc
+# The shell takes values as they are, spaces and quotes included.
+NAMED := $${PAYLOAD:+"$$PAYLOAD"}
+SCORE := make score INPUT=night.csv OUTPUT=scored.csv
+
+# DVC wants to be told where Git does not know it: in an archive that was downloaded, say.
+ifneq ($(shell git ls-files --error-unmatch dvc.yaml 2>&1),dvc.yaml)
+export DVC_SYSTEM_CONFIG_DIR := $(CURDIR)/.dvc/without-git
+endif
 
 # On AWS there is nothing to start.
 PLACE := $(if $(filter aws,$(TARGET)),setup,sandbox)
@@ -37,45 +49,47 @@ setup: $(VENV)/ready-$(IMAGE)
 .PHONY: train
 ## candidates, training, evaluation, model.tar.gz: whatever of it is stale (HTRU2=file: your own copy)
 train: setup
-	@! python scripts/fetch.py --stale || dvc repro -q --force --single-item fetch
-	@dvc repro -q
+	@python scripts/fetch.py --stale; case $$? in \
+	0) $(DVC) repro -q --force --single-item fetch ;; 3) ;; *) exit 1 ;; esac
+	@$(DVC) repro -q
 
 .PHONY: deploy
 ## the whole way: train, package, upload, provision, wait, predict
 deploy: upload provision wait predict
 
 .PHONY: status
-## how the pipeline is doing
+## every pipeline: how it is doing, which version, since when (PAYLOAD=file or name: one in detail)
 status: setup
-	@python scripts/status.py $(PAYLOAD)
+	@python scripts/status.py $(NAMED)
 
 .PHONY: predict
 ## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours; OPTIONS=--drop-bad)
 predict: setup
-	@python scripts/predict.py $(if $(INPUT),--input "$(INPUT)") $(OPTIONS)
+	@python scripts/predict.py $${PAYLOAD:+--payload "$$PAYLOAD"} $${INPUT:+--input "$$INPUT"} $(OPTIONS)
 
 .PHONY: score
 ## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows
 score: setup
-	@python scripts/score.py "$(INPUT)" -o "$(OUTPUT)" $(OPTIONS)
+	@python scripts/score.py "$${INPUT:?is missing. Next: $(SCORE)}" \
+	-o "$${OUTPUT:?is missing. Next: $(SCORE)}" $(OPTIONS)
 
 .PHONY: destroy
-## delete every pipeline and stop the sandbox
+## delete every pipeline and stop the sandbox (PAYLOAD=file: that pipeline alone)
 destroy: setup
-	@python scripts/destroy.py
-	@$(if $(filter aws,$(TARGET)),true,python scripts/sandbox.py down)
+	@python scripts/destroy.py $(NAMED)
+	@$(if $(PAYLOAD)$(filter aws,$(TARGET)),true,python scripts/sandbox.py down)
 
 ##@ single steps
 
 .PHONY: fetch
 ## get the candidates again
 fetch: setup
-	@dvc repro --force --single-item fetch
+	@$(DVC) repro --force --single-item fetch
 
 .PHONY: evaluate
 ## scores, plots and evaluation/report.html
 evaluate: setup
-	@dvc repro report
+	@$(DVC) repro report
 
 .PHONY: package
 ## models/model.tar.gz, if the gate lets the model through
@@ -94,12 +108,12 @@ upload: train $(PLACE)
 .PHONY: provision
 ## POST /provisionpipeline with PAYLOAD
 provision: $(PLACE)
-	@python scripts/provision.py $(PAYLOAD)
+	@python scripts/provision.py $(NAMED)
 
 .PHONY: wait
 ## follow the pipeline until it is in service or has failed
 wait: $(PLACE)
-	@python scripts/status.py --wait $(PAYLOAD)
+	@python scripts/status.py --wait $(NAMED)
 
 ##@ the sandbox
 
@@ -133,7 +147,7 @@ land: setup
 .PHONY: cost
 ## what the orchestrator and PAYLOAD's endpoint cost on AWS
 cost: setup
-	@python scripts/cost.py $(PAYLOAD)
+	@python scripts/cost.py $(NAMED)
 
 ##@ development
 
@@ -145,7 +159,7 @@ test: $(VENV)/ready-dev-$(IMAGE)
 .PHONY: lint
 ## ruff: lint and format
 lint: $(VENV)/ready-dev-$(IMAGE)
-	@ruff check . && ruff format --check .
+	@python -m ruff check . && python -m ruff format --check .
 
 .PHONY: bench
 ## serving, store, batch, the way, growth: measured beside peers and floors (SECTION=serving: that one)
@@ -166,12 +180,12 @@ fuzz: $(VENV)/ready-dev-$(IMAGE)
 .PHONY: security
 ## checkov over the CloudFormation template, in an environment of its own
 security: .venv-security/ready
-	@.venv-security/bin/checkov -f orchestrator/template.yaml --framework cloudformation --compact --quiet
+	@.venv-security/bin/python -m checkov.main -f orchestrator/template.yaml --framework cloudformation --compact --quiet
 
 .PHONY: format
 ## let ruff mend what it can
 format: $(VENV)/ready-dev-$(IMAGE)
-	@ruff check --fix . && ruff format .
+	@python -m ruff check --fix . && python -m ruff format .
 
 .PHONY: lock
 ## resolve the requirements anew
@@ -184,10 +198,17 @@ calls: $(VENV)/ready-dev-$(IMAGE)
 	@python scripts/dev/calls.py
 
 .PHONY: clean
-## remove what was made: models, evaluation, data, the sandbox's state
+## remove what was made: models, evaluation, data, .sandbox; DVC's cache stays
 clean:
-	@[ ! -d .sandbox ] || [ ! -x $(PY) ] || $(PY) scripts/sandbox.py down
+	@[ ! -d .sandbox ] || $(MAKE) -s sandbox-down SANDBOX_DIR=
 	@rm -rf data/candidates.csv data/source.json data/prepared models/*.* evaluation/*.* evaluation/plots .sandbox
+
+# An environment whose Python is gone, or has become another, is made anew.
+ifneq ($(wildcard $(VENV)/ready-$(IMAGE)),)
+ifneq ($(shell $(PY) -I -c 'import yaml' 2>/dev/null || echo broken),)
+.PHONY: $(VENV)/ready-$(IMAGE)
+endif
+endif
 
 $(VENV)/ready-$(IMAGE): $(LOCK)
 	@$(PYTHON) scripts/setup.py $(VENV) $(LOCK) --image $(IMAGE)

@@ -6,12 +6,11 @@ The prices are in scripts/clients/prices.json, with their date and source. Nothi
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from clients.costs import estimate, table
-from clients.payloads import REALTIME
-from common.errors import UserError, run
+from clients.payloads import REALTIME, load_payload
+from common.errors import run
 from common.output import print_json
 
 
@@ -22,11 +21,7 @@ def main() -> int:
     parser.add_argument("payload", type=Path, nargs="?", default=REALTIME)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    try:
-        payload = json.loads(arguments.payload.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{arguments.payload}: {error}") from None
-    rows = estimate(payload)
+    rows = estimate(load_payload(arguments.payload, bucket="<the assets bucket>"))
     print_json(rows) if arguments.json else print(table(rows))
     return 0
 

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="list, delete nothing")
     parser.add_argument("--json", action="store_true", help="print what goes as JSON")
     arguments = parser.parse_args()
-    if name() == "local" and "ORCHESTRATOR_URL" not in os.environ:
+    if name() == "local" and not os.environ.get("ORCHESTRATOR_URL"):
         if sandbox.status()["state"] == "never started":
             print("destroy: the sandbox was never started, there is no pipeline")
             return 0
@@ -49,7 +49,7 @@ def main() -> int:
                 ]:
                     print(f"  {line}")
         if not arguments.dry_run:
-            if going and name() == "aws":
+            if going and (name() == "aws" or target.guest_of):
                 confirm("Delete all of this?")
             for stack, parts in going.items():
                 destroy(target, stack, parts["objects"])

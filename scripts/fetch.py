@@ -35,6 +35,9 @@ HOMES = (
 )
 TIMEOUT_SECONDS = 10  # without an answer or a byte
 MAX_BYTES = 50_000_000
+URL = re.compile(r"https?://")
+NAME_ANOTHER = "HTRU2=<path or URL of HTRU_2.csv> make train"
+STALE, FRESH = 0, 3  # exit codes of --stale; 1 is an error's
 
 
 def download(url: str) -> bytes:
@@ -63,17 +66,15 @@ def download(url: str) -> bytes:
 
 def from_place(place: str) -> np.ndarray:
     """HTRU2 from a URL or a path, checked; BadData when it is not HTRU2."""
-    if re.match(r"https?://", place):
+    if URL.match(place):
         content, name = download(place), place.rsplit("/", 1)[-1]
     else:
-        path = Path(place).expanduser()
+        path = Path(os.path.expanduser(place))
         name = path.name
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise BadData(
-                f"{place}: {error.strerror}", "name an existing HTRU_2.csv: HTRU2=<path> make train"
-            ) from None
+            raise BadData(f"{place}: {error.strerror}") from None
     found, rows = files.read_stream(io.BytesIO(content), name, tables.EXCESS)
     data = files.labelled(found, rows, name)
     for line in found.told():
@@ -112,6 +113,14 @@ def simulated(params: dict) -> np.ndarray:
     return np.column_stack([features, classes])
 
 
+def from_named(place: str) -> np.ndarray:
+    """HTRU2 from a place that somebody named; BadData says how to name another."""
+    try:
+        return from_place(place)
+    except BadData as error:
+        raise BadData(str(error), error.remedy or NAME_ANOTHER) from None
+
+
 def chosen(argument: str | None, params: dict) -> str:
     """The source to use: flag, then environment, then params.yaml."""
     return argument or os.environ.get("HTRU2") or params["source"]
@@ -122,29 +131,36 @@ def get(source: str, params: dict) -> tuple[np.ndarray, bool]:
     if source == "simulated":
         return simulated(params), True
     if source not in ("auto", "htru2"):
-        return from_place(source), False
+        return from_named(source), False
     say("fetch: looking for HTRU2 at its public homes")
     data = from_homes()
     if data is not None:
         return data, False
     if source == "htru2":
-        remedy = "HTRU2=<path or URL of HTRU_2.csv> make train"
-        raise UserError("no home of HTRU2 answered", remedy)
+        raise UserError("no home of HTRU2 answered", NAME_ANOTHER)
     say("fetch: NO HOME OF HTRU2 ANSWERED. The candidates are SIMULATED; every score that")
     say("       follows is a score on simulated data. Once online, `make train` gets HTRU2.")
     return simulated(params), True
 
 
 def is_stale(params: dict) -> bool:
-    """Whether `make` should fetch again: a file was named, or HTRU2 can now be had."""
-    if not SOURCE.exists():
-        return False  # DVC fetches by itself what is missing
-    if os.environ.get("HTRU2"):
-        data = from_place(os.environ["HTRU2"])
-        return htru2.content_hash(data) not in SOURCE.read_text()
-    if params["source"] == "auto" and '"simulated": true' in SOURCE.read_text():
-        return any(_answers(home) for home in HOMES)
-    return False
+    """Whether `make` should fetch again: the candidates that are there, or that DVC would bring back
+    from its cache, are not what was chosen; BadData when that cannot be had.
+
+    What params.yaml names, DVC fetches when the name changes; here a file's content counts as well.
+    """
+    source, named = chosen(None, params), bool(os.environ.get("HTRU2"))
+    there = SOURCE.read_text(errors="replace") if SOURCE.exists() else ""
+    is_simulated = '"simulated": true' in there
+    if source == "simulated":
+        return not is_simulated if there else named
+    if source == "htru2":
+        return is_simulated if there else named
+    if source == "auto":
+        return is_simulated and any(_answers(home) for home in HOMES)
+    if URL.match(source) and there and not named:
+        return False  # one of params.yaml: not a download for every `make`
+    return htru2.content_hash(from_named(source)) not in there
 
 
 def _answers(url: str) -> bool:
@@ -164,12 +180,12 @@ def main() -> int:
     parser.add_argument(
         "--stale",
         action="store_true",
-        help="exit with 0 when the candidates should be fetched again",
+        help=f"exit with {STALE} when the candidates should be fetched again, {FRESH} when not",
     )
     arguments = parser.parse_args()
     params = load_params()["data"]
     if arguments.stale:
-        return 0 if is_stale(params) else 1
+        return STALE if is_stale(params) else FRESH
     data, is_simulated = get(chosen(arguments.source, params), params)
     content = htru2.content_hash(data)
     write_atomically(CANDIDATES, htru2.to_csv(data))

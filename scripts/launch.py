@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from clients import costs, lambda_zip
 from clients.refusals import explained
-from clients.target import Target, aws_command, on_aws, stack_name
+from clients.target import AWS_COMMAND, Target, on_aws, stack_name
 from common import ROOT
 from common.errors import TargetError, run
 from common.files import write_atomically
@@ -29,7 +29,7 @@ PACKAGED = ROOT / "build" / "template.yaml"
 def aws_cli(*arguments: str) -> subprocess.Popen:
     """Start the AWS CLI of this environment; what it says on stderr is kept."""
     return subprocess.Popen(
-        [aws_command(), *arguments],
+        [*AWS_COMMAND, *arguments],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

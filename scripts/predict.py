@@ -23,8 +23,8 @@ from clients.api import ask
 from clients.payloads import REALTIME, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.target import Target, resolve
-from common.errors import BadData, TargetError, run
-from common.files import PREPARED
+from common.errors import BadData, TargetError, UserError, run
+from common.files import PREPARED, typed
 from common.output import print_json, say
 
 EXAMPLES = PREPARED / "examples.csv"
@@ -126,11 +126,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("values", nargs="*", help="the eight features of one candidate")
-    parser.add_argument("--input", type=Path, default=EXAMPLES, help="a table, or -")
+    parser.add_argument("--input", type=typed, default=EXAMPLES, help="a table, or -")
     files.add_reading(parser)
-    parser.add_argument(
-        "--endpoint", help="default: the endpoint_name of payloads/pulsar-realtime.json"
-    )
+    parser.add_argument("--payload", type=Path, default=REALTIME, help="whose pipeline to ask")
+    parser.add_argument("--endpoint", help="default: the payload's endpoint_name")
     parser.add_argument(
         "--api", action="store_true", help="ask through the pipeline's inference API"
     )
@@ -139,11 +138,12 @@ def main() -> int:
     found, table = read_input(arguments)
     rows = [",".join(map(repr, values)) for values in table.values.tolist()]
     target = resolve()
-    endpoint = arguments.endpoint or load_payload(REALTIME, target.bucket)["endpoint_name"]
+    payload = load_payload(arguments.payload, target.bucket)
+    endpoint = arguments.endpoint or payload.get("endpoint_name")
+    if not isinstance(endpoint, str):
+        raise UserError(f"{arguments.payload} names no endpoint_name", "make status")
     if arguments.api:
-        answers = ask_api(
-            target, pipeline_of(load_payload(REALTIME, target.bucket), REALTIME), rows
-        )
+        answers = ask_api(target, pipeline_of(payload, arguments.payload), rows)
     else:
         answers = ask_endpoint(target, endpoint, rows)
     source = trained_on(target, endpoint)

@@ -10,7 +10,7 @@ asks for a port. One background process, on loopback only, its log in sandbox.lo
 import argparse
 import shlex
 
-from clients.sandbox import down, environment, status, up
+from clients.sandbox import down, environment, in_the_way, status, up
 from common.errors import run
 from common.output import print_json
 
@@ -28,6 +28,8 @@ def main() -> int:
             print_json(variables)
         else:
             print("\n".join(f"export {k}={shlex.quote(v)}" for k, v in variables.items()))
+            if others := in_the_way(variables):
+                print("unset", *others)
         return 0
     now = {"up": up, "down": down, "show": status}[arguments.verb]()
     if arguments.json:

@@ -109,9 +109,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", help="a file, s3://bucket/key, or - for standard input")
+    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
     parser.add_argument(
-        "-o", "--output", default="-", help="a file, s3://bucket/key, or - (default)"
+        "input", type=expanded, help="a file, s3://bucket/key, or - for standard input"
+    )
+    parser.add_argument(
+        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
     )
     parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
     parser.add_argument(

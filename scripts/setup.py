@@ -8,6 +8,8 @@ knows), pip does. Either way every package is checked against its hash, and so i
 that have no wheel, which the lock names: nothing is fetched beside it.
 """
 
+from __future__ import annotations  # a Python that is too old must be able to say so
+
 import argparse
 import os
 import re
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,7 +28,7 @@ LOCK = ROOT / "requirements.txt"
 # own setuptools: a build in isolation would fetch what nothing has hashed.
 OPTIONS = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-build-isolation")
 # What the verbs import first: Python compiles it now, on every core, and once for all also where
-# PYTHONDONTWRITEBYTECODE is set.
+# PYTHONDONTWRITEBYTECODE is set. What cannot be imported is told here, and not by the verbs.
 IMPORTED = {
     "requirements": (
         "sklearn.ensemble sklearn.neural_network pandas matplotlib.pyplot",
@@ -37,7 +40,12 @@ IMPORTED = {
 }  # fmt: skip
 
 
-def fail(what: str, remedy: str) -> None:
+# What variables of pip and uv may say: how an index is reached. What is installed, and where to, is ours.
+NETWORK = ("INDEX", "LINK", "CERT", "TLS", "HOST", "PROXY", "TIMEOUT", "RETRIES", "CACHE", "CONFIG",
+           "KEYRING", "OFFLINE")  # fmt: skip
+
+
+def fail(what: str, remedy: str) -> NoReturn:
     print(f"error: {what}\n  next: {remedy}", file=sys.stderr)
     sys.exit(1)
 
@@ -61,19 +69,38 @@ def main() -> None:
         if not arguments.add:
             shutil.rmtree(arguments.folder, ignore_errors=True)
         fail(f"{arguments.lock} could not be installed", "read what pip said above, then try again")
-    compile_first(arguments.folder, IMPORTED.get(arguments.lock.stem.partition("-1")[0], ()))
+    wrong = compile_first(
+        arguments.folder, IMPORTED.get(arguments.lock.stem.partition("-1")[0], ())
+    )
+    if wrong:
+        fail(f"what was installed in {arguments.folder} cannot be imported: {wrong}",
+             f"rm -r {arguments.folder}, then try again")  # fmt: skip
     print(f"setup: done in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 def make(folder: Path) -> None:
     """An empty environment, in the place of one that was there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        elif os.path.lexists(folder):
+            folder.unlink()
+    except OSError as error:
+        fail(f"{folder} cannot be made anew: {error.strerror}", f"sudo rm -r {folder}")
     # Where this very environment is made anew, its own interpreter has just been removed.
     base = getattr(sys, "_base_executable", sys.executable)
-    made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True)
+    try:
+        made = subprocess.run(
+            [base, "-m", "venv", folder], env=own_environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    except OSError as error:
+        fail(f"{base} cannot be run: {error.strerror}", "make setup PYTHON=<another Python>")
     if made.returncode:
-        said = (made.stderr or made.stdout).strip()
-        fail(f"python -m venv failed: {said}", "on Debian: apt install python3-venv")
+        remedy = "read what it said"
+        if "ensurepip" in made.stdout:
+            remedy = "on Debian: apt install python3-venv"
+        fail(f"python -m venv failed: {made.stdout.strip()}", remedy)
 
 
 def install(folder: Path, lock: Path) -> bool:
@@ -87,7 +114,7 @@ def install(folder: Path, lock: Path) -> bool:
             pip(folder, Path(first.name))
     if uv.exists():
         command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
-        environment = os.environ | settings_of_pip(folder)
+        environment = own_environment() | settings_of_pip(folder)
         if not subprocess.run([*command, *OPTIONS, "-r", lock], env=environment).returncode:
             return True
         print("setup: uv could not; pip tries", file=sys.stderr)
@@ -95,8 +122,20 @@ def install(folder: Path, lock: Path) -> bool:
 
 
 def pip(folder: Path, lock: Path) -> bool:
+    # --no-user: a pip.conf that says otherwise would install beside the environment.
     command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install"]
-    return subprocess.run([*command, "--quiet", *OPTIONS, "-r", lock]).returncode == 0
+    command += ["--quiet", "--no-user", *OPTIONS, "-r", lock]
+    return subprocess.run(command, env=own_environment()).returncode == 0
+
+
+def own_environment() -> dict[str, str]:
+    """The user's environment without what would lead pip, uv or Python elsewhere."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "PIP_", "UV_"))
+        or (key.startswith(("PIP_", "UV_")) and any(word in key for word in NETWORK))
+    }
 
 
 def pin_of(name: str, lock: Path) -> str:
@@ -108,7 +147,7 @@ def pin_of(name: str, lock: Path) -> str:
 def settings_of_pip(folder: Path) -> dict[str, str]:
     """The index and the certificate that pip was told of, as uv takes them."""
     command = [folder / "bin" / "python", "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    listed = subprocess.run(command, env=own_environment(), capture_output=True, text=True).stdout
     found = {}
     for option, variable in {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}.items():
         told = re.findall(rf"^[^=]*\.{option}='(.*)'$", listed, re.M)
@@ -117,20 +156,23 @@ def settings_of_pip(folder: Path) -> dict[str, str]:
     return found
 
 
-def compile_first(folder: Path, groups: tuple[str, ...]) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+def compile_first(folder: Path, groups: tuple[str, ...]) -> str:
+    """Import what the verbs import; what Python says when it cannot."""
     running = [
         subprocess.Popen(
             [folder / "bin" / "python", "-c", f"import {', '.join(group.split())}"],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=own_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for group in groups
     ]  # fmt: skip
-    for process in running:
-        process.wait()
+    said = [process.communicate()[1].strip() for process in running]
+    failed = [text for text, process in zip(said, running, strict=True) if process.returncode]
+    return (failed[0].splitlines() or ["Python died"])[-1] if failed else ""
 
 
 def check_image(image: str) -> None:
+    if sys.version_info < (3, 9):  # too old for the table of images itself
+        check_python(image, "3.11", "3.13")
     from orchestrator.images import SKLEARN_IMAGES
 
     if image not in SKLEARN_IMAGES:
@@ -157,4 +199,7 @@ def check_python(image: str, oldest: str, newest: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,23 +1,34 @@
-"""How a pipeline is doing: POST /pipelinestatus.
+"""How the pipelines are doing: POST /pipelinestatus.
 
-    python scripts/status.py [payloads/pulsar-realtime.json | --id ARN]
-    python scripts/status.py --wait       # follow it to its end
+    python scripts/status.py                                   # all of them, a line each
+    python scripts/status.py payloads/pulsar-realtime.json     # one in detail: its payload,
+    python scripts/status.py pulsar                            # its name, or --id ARN
+    python scripts/status.py --wait [payloads/pulsar-realtime.json]     # follow it to its end
 
-Exit codes: 0 in service, 1 failed (with the reason), 2 still in progress.
+Exit codes: 0 in service, 1 failed (with the reason), 2 still in progress; of all pipelines, that of
+the worst, failed before in progress.
 """
 
 import argparse
+import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from clients.api import IN_PROGRESS, IN_SERVICE, status_of, verdict
+from clients.api import FAILED, IN_PROGRESS, IN_SERVICE, status_of, verdict
 from clients.payloads import REALTIME, load_payload, pipeline_of
+from clients.refusals import explained
+from clients.stacks import find
 from clients.target import Target, resolve
 from common.errors import TargetError, run
 from common.output import print_json
+from orchestrator import pipelines
 
 POLL_SECONDS = 0.5
+HEALTH = {IN_SERVICE: "in service", FAILED: "failed", IN_PROGRESS: "in progress"}
+ROW = "{pipeline:24}{type:24}{health:13}{version:14}{changed}"
+AGES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def show(state: dict) -> None:
@@ -36,6 +47,78 @@ def show(state: dict) -> None:
     endpoint = state.get("outputs", {}).get("SageMakerEndpointName")
     if endpoint and verdict(state) == IN_SERVICE:
         print(f"  endpoint               {endpoint}")
+
+
+def all_of(target: Target) -> list[dict]:
+    """The state of every pipeline; one that is deleted meanwhile is left out."""
+    states = []
+    for stack in pipelines_of(target):
+        try:
+            states.append(status_of(target, stack))
+        except TargetError as error:
+            if "does not exist" not in str(error):
+                raise
+    return states
+
+
+def pipelines_of(target: Target) -> dict[str, tuple[str, str]]:
+    """Type and model of every pipeline, by its stack. The original has stacks beside them."""
+    with explained():
+        found = {stack: pipelines.name_in(stack) for stack in find(target, None)}
+    return {stack: name for stack, name in found.items() if name}
+
+
+def row_of(state: dict) -> dict[str, str]:
+    """What the list says of a pipeline."""
+    kind, name = pipelines.name_in(state["pipelineName"])
+    executions = [
+        action.get("latestExecution", {})
+        for stage in state["stageStates"]
+        for action in stage["actionStates"]
+    ]
+    versions = [re.findall(r"version id: (\w+)", e.get("summary", "")) for e in executions]
+    reasons = [e["errorDetails"].get("message", "") for e in executions if "errorDetails" in e]
+    return {
+        "pipeline": name,
+        "type": kind,
+        "health": HEALTH[verdict(state)],
+        "version": next((found[0][:12] for found in versions if found), "-"),
+        "changed": age(state["updated"]) if "updated" in state else "-",
+        "why": " ".join(reasons),
+    }
+
+
+def age(then: str) -> str:
+    """How long ago a time in ISO 8601 was, in the largest unit that fits."""
+    seconds = max((datetime.now(UTC) - datetime.fromisoformat(then)).total_seconds(), 0)
+    size, unit = next(((size, unit) for size, unit in AGES if seconds >= size), AGES[-1])
+    return f"{seconds / size:.0f} {unit} ago"
+
+
+def show_all(states: list[dict]) -> None:
+    print(ROW.format(**{key: key for key in ("pipeline", "type", "health", "version", "changed")}))
+    for row in map(row_of, states):
+        print(ROW.format(**row))
+        if row["why"]:
+            print(f"  why: {row['why']}")
+
+
+def worst(verdicts: list[int]) -> int:
+    return next(v for v in (FAILED, IN_PROGRESS, IN_SERVICE) if v in verdicts)
+
+
+def named(target: Target, name: str) -> str:
+    """The pipeline that a payload's path, or a name, stands for; TargetError when none or several do."""
+    path = Path(name)
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return pipeline_of(load_payload(path, target.bucket), path)
+    there = pipelines_of(target).items()
+    found = [stack for stack, (_, model) in there if name.lower() in (stack, model)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TargetError(f"{len(found)} pipelines are called {name}", f"one of: {' '.join(found)}")
+    raise TargetError(f"there is no pipeline {name}", "make status")
 
 
 def follow(target: Target, pipeline: str, timeout: float) -> dict:
@@ -65,8 +148,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("payload", type=Path, nargs="?", default=REALTIME)
-    parser.add_argument("--id", help="a pipeline_id instead of a payload")
+    parser.add_argument("pipeline", nargs="?", help="a payload or a name (default: all)")
+    parser.add_argument("--id", help="a pipeline_id instead")
     parser.add_argument("--wait", action="store_true", help="wait until it is in service or failed")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS")
     parser.add_argument(
@@ -75,9 +158,17 @@ def main() -> int:
     arguments = parser.parse_args()
     target = resolve()
     pipeline = arguments.id
+    if pipeline is None and (arguments.pipeline or arguments.wait):
+        pipeline = named(target, arguments.pipeline or str(REALTIME))
     if pipeline is None:
-        payload = load_payload(arguments.payload, target.bucket)
-        pipeline = pipeline_of(payload, arguments.payload)
+        states = all_of(target)
+        if arguments.json:
+            print_json(states)
+        elif states:
+            show_all(states)
+        if not states:
+            raise TargetError("there is no pipeline", "make deploy")
+        return worst([verdict(state) for state in states])
     try:
         if arguments.wait:
             state = follow(target, pipeline, arguments.timeout)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from botocore.exceptions import ClientError
 
 from clients.refusals import explained
-from clients.target import Target, aws_command, resolve
+from clients.target import AWS_COMMAND, Target, resolve
 from common import ROOT
 from common.errors import GateFailed, TargetError, UserError, run
 from common.files import ARCHIVE, sha256
@@ -103,7 +103,10 @@ def _are_scores(folds: object) -> bool:
 def git_revision() -> str:
     """The commit of the checkout, marked when files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    try:
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:  # no Git here, and none is needed
+        return "unknown"
     return answer.stdout.strip() or "unknown"
 
 
@@ -146,7 +149,7 @@ def main() -> int:
         check_release(there[1], provenance["folds"], load_params()["gate"]["max_drop"])
     environment = os.environ | (target.environment or {})
     sent = subprocess.run(
-        [aws_command(), *command[1:], "--no-progress"],
+        [*AWS_COMMAND, *command[1:], "--no-progress"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

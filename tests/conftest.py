@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 CHECKOUT = (
     "Makefile", "dvc.yaml", "params.yaml", "payloads", "scripts", "orchestrator", ".dvc/config",
-    ".dvcignore", ".gitignore", "requirements.txt",
+    ".dvc/without-git", ".dvcignore", ".gitignore", "requirements.txt",
 )  # fmt: skip
 # The image that this environment can stand for.
 IMAGE = next(

@@ -7,16 +7,20 @@ import re
 import subprocess
 import tarfile
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
-from conftest import IMAGE, ROOT
+from conftest import IMAGE, ROOT, Project, clean_environment
 
 from orchestrator import pipelines
 from scoring.packing import pack
 
 PAYLOAD = "payloads/pulsar-realtime.json"
+PROXIES = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9"
+) | {"no_proxy": "corp.example"}
 # Every file directly in scripts/ is a command; setup.py runs before there is anything to run with.
 COMMANDS = sorted({path.stem for path in (ROOT / "scripts").glob("*.py")} - {"setup"})
 
@@ -38,11 +42,11 @@ def test_every_script_runs_alone_with_help(project, name):
 
 
 def test_status_shows_stages_and_exits_with_0_in_service(deployed):
-    result = deployed.script("status")
+    result = deployed.script("status", PAYLOAD)
     assert result.returncode == 0
     assert re.search(r"Source +Succeeded", result.stdout)
     assert re.search(r"DeployCloudFormation +Succeeded", result.stdout)
-    assert json.loads(deployed.script("status", "--json").stdout)["stageStates"]
+    assert json.loads(deployed.script("status", "--json", PAYLOAD).stdout)["stageStates"]
 
 
 def test_status_of_a_failed_pipeline_says_why_and_exits_with_1(deployed, sandbox):
@@ -53,6 +57,39 @@ def test_status_of_a_failed_pipeline_says_why_and_exits_with_1(deployed, sandbox
     result = deployed.script("status", "--wait", "broken.json")
     assert result.returncode == 1
     assert "why: Endpoint: The model data at s3://" in result.stdout
+    listed = deployed.script("status")
+    assert listed.returncode == 1  # the worst of all
+    assert re.search(r"^broken +byom_realtime_builtin +failed +[0-9a-f]{12} +\d+ s ago$",
+                     listed.stdout, re.M)  # fmt: skip
+    assert re.search(r"^pulsar +byom_realtime_builtin +in service +[0-9a-f]{12} ",
+                     listed.stdout, re.M)  # fmt: skip
+    assert "why: Endpoint: The model data at s3://" in listed.stdout
+    assert deployed.script("destroy", "broken.json").returncode == 0
+
+
+def test_status_alone_lists_every_pipeline_and_a_name_shows_one(deployed):
+    listed = json.loads(deployed.script("status", "--json").stdout)
+    assert any("-pulsar-" in state["pipelineName"] for state in listed)
+    one = deployed.script("status", "pulsar")
+    assert one.returncode == 0
+    assert one.stdout == deployed.script("status", PAYLOAD).stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59, "59 s"), (61, "1 min"), (7200, "2 h"), (86400 * 3, "3 days")],
+)
+def test_an_age_is_told_in_the_largest_unit_that_fits(seconds, words):
+    import status
+
+    then = datetime.now(UTC) - timedelta(seconds=seconds)
+    assert status.age(then.isoformat()) == f"{words} ago"
+
+
+def test_the_worst_pipeline_gives_the_exit_code():
+    from status import worst
+
+    assert [worst(v) for v in ([0, 2, 1], [0, 2], [0, 0])] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +156,8 @@ def test_predict_through_the_inference_api_gets_the_same_answer(deployed):
         (["provision", "Makefile"], "is not JSON"),
         (["status", "--id", "nowhere"], "there is no pipeline nowhere"),
         (["status", "params.yaml"], "is not JSON"),
+        (["status", "models/model.tar.gz"], "is not JSON"),
+        (["status", "nowhere"], "there is no pipeline nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_no_traceback(deployed, arguments, words):
@@ -166,11 +205,58 @@ def test_the_environment_that_env_prints_reaches_the_sandbox(deployed, sandbox):
 def test_settings_of_the_users_own_aws_account_do_not_leak_in(deployed):
     foreign = {
         "AWS_PROFILE": "nobody", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-        "AWS_SESSION_TOKEN": "x", "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SESSION_TOKEN": "x", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_REGION": "eu-west-1",
+        "AWS_CONFIG_FILE": str(deployed.folder / "Makefile"), "ORCHESTRATOR_URL": "",
     }  # fmt: skip
     for name in ("upload", "status", "predict"):
-        result = deployed.script(name, **foreign)
+        result = deployed.script(name, **foreign, **PROXIES)
         assert result.returncode == 0, (name, result.stderr)
+
+
+def test_what_env_prints_holds_against_the_settings_of_the_shell_it_is_typed_in(deployed):
+    foreign = {
+        "AWS_PROFILE": "nobody", "AWS_REGION": "eu-west-1", "AWS_SESSION_TOKEN": "x",
+        "AWS_CONFIG_FILE": str(deployed.folder / "Makefile"), "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true", "AWS_PAGER": "kept",
+    }  # fmt: skip
+    command = (
+        'eval "$(python scripts/sandbox.py env)" && aws s3 ls s3://pulsar-assets/ && '
+        'curl -s "$AWS_ENDPOINT_URL" && echo "$AWS_REGION $AWS_PAGER $no_proxy"'
+    )
+    result = deployed.run("sh", "-c", command, **foreign, **PROXIES)
+    assert "model.tar.gz" in result.stdout, result.stderr
+    assert result.stdout.endswith("us-east-1 kept corp.example,127.0.0.1,localhost\n")
+
+
+def test_the_sandbox_of_another_checkout_is_named_and_its_pipelines_are_kept(deployed, sandbox):
+    """The shell has its `make env`; the scripts are those of this checkout."""
+
+    def here(*command: str):
+        return Project(ROOT, clean_environment()).script(*command, **sandbox.environment)
+
+    name = f"sandbox: {sandbox.folder}, by ORCHESTRATOR_URL; not this checkout's"
+    for command in (["status", "pulsar"], ["predict", *"12345678"], ["provision", PAYLOAD]):
+        result = here(*command)
+        assert (result.returncode, name in result.stderr) == (0, True), result.stderr
+    refused = here("destroy")
+    assert refused.returncode == 1 and name in refused.stderr
+    assert "Delete all of this? Nobody is there to say yes" in refused.stderr
+    assert deployed.script("status", PAYLOAD, **sandbox.environment).stderr == ""
+
+
+def test_on_aws_the_keys_of_a_sandbox_are_refused(deployed, sandbox):
+    for name in ("status", "launch", "land", "destroy"):
+        result = deployed.script(name, **sandbox.environment, TARGET="aws")
+        assert result.returncode == 1
+        assert "this shell has the variables of a sandbox" in result.stderr
+
+
+def test_what_else_the_shell_says_of_services_must_be_on_this_machine(deployed, sandbox):
+    for key in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        away = sandbox.environment | {key: "https://s3.amazonaws.com"}
+        result = deployed.script("status", **away)
+        assert result.returncode == 1
+        assert f"{key} is not on this machine" in result.stderr
 
 
 def test_nothing_but_this_machine_is_reached_without_the_word_aws(deployed, sandbox):

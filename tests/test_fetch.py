@@ -1,6 +1,7 @@
 """Getting the candidates over HTTP, from homes that answer well, badly or not at all."""
 
 import io
+import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ import pytest
 
 import fetch
 from candidates import files, htru2, simulator
-from common.errors import BadData, UserError
+from common.errors import BadData, UserError, run
 
 PARAMS = {"source": "auto", "simulated_candidates": 400, "simulated_pulsars": 100, "seed": 1}
 
@@ -122,6 +123,54 @@ def test_precedence_is_flag_environment_params(monkeypatch):
     assert fetch.chosen(None, PARAMS) == "from-environment"
     monkeypatch.delenv("HTRU2")
     assert fetch.chosen(None, PARAMS) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("named", "source", "there", "stale"),
+    [
+        ("one", "auto", "one", False),
+        ("two", "auto", "one", True),
+        ("two", "auto", None, True),  # DVC would bring back what it has in its cache
+        (None, "two", "one", True),
+        (None, "one", "one", False),
+        ("simulated", "auto", "one", True),
+        ("simulated", "auto", "simulated", False),
+        (None, "htru2", "simulated", True),
+        (None, "auto", None, False),
+        (None, "auto", "one", False),
+    ],
+)
+def test_candidates_are_stale_when_they_are_not_what_was_chosen(
+    named, source, there, stale, htru2_like, tmp_path, monkeypatch
+):
+    numbers = htru2.parse(htru2_like, "x")
+    places = {"one": tmp_path / "one.csv", "two": tmp_path / "two.csv"}
+    contents = {"simulated": '{"simulated": true}'}
+    for name, place in places.items():
+        numbers[0, 0] += 0.5
+        place.write_text(htru2.to_csv(numbers))
+        contents[name] = f'{{"simulated": false, "content": "{htru2.content_hash(numbers)}"}}'
+    monkeypatch.setattr(fetch, "SOURCE", tmp_path / "source.json")
+    monkeypatch.setenv("HTRU2", str(places.get(named, named or "")))
+    if there:
+        (tmp_path / "source.json").write_text(contents[there])
+    assert fetch.is_stale(PARAMS | {"source": str(places.get(source, source))}) is stale
+
+
+@pytest.mark.parametrize("content", [None, "", "1,2,3\n", "folder"])
+def test_a_wrong_file_is_an_error_and_not_fresh(content, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "mine.csv"
+    if content == "folder":
+        place.mkdir()
+    elif content is not None:
+        place.write_text(content)
+    monkeypatch.setenv("HTRU2", str(place))
+    monkeypatch.setattr(sys, "argv", ["fetch.py", "--stale"])
+    with pytest.raises(SystemExit) as ended:
+        run(fetch.main)
+    assert ended.value.code not in (fetch.STALE, fetch.FRESH)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "\n  next: HTRU2=" in said
 
 
 def test_simulated_data_is_stale_once_a_home_answers(homes, tmp_path, monkeypatch):

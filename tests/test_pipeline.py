@@ -119,7 +119,7 @@ def test_a_named_file_replaces_simulated_data(tmp_path):
         "candidates": 17898,
         "pulsars": 1639,
     }
-    assert project.script("fetch", "--stale", **named).returncode == 1
+    assert project.script("fetch", "--stale", **named).returncode == 3
 
 
 def test_a_wrong_file_is_refused_and_leaves_nothing(tmp_path):

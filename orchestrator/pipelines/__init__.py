@@ -2,6 +2,7 @@
 
 validate                a provisioning body to a Request
 stack_of, of_stack      the stack that stands for a pipeline, and the type of a stack
+name_in                 type and model of a stack, for people
 """
 
 from orchestrator import contract
@@ -57,6 +58,15 @@ def validate(body: dict) -> Request:
 def stack_of(pipeline_type: str, model_name: str) -> str:
     """The name of a pipeline's stack; KeyError for a type that nobody knows."""
     return contract.stack_name(model_name, SUFFIXES[pipeline_type])
+
+
+def name_in(stack_name: str) -> tuple[str, str] | None:
+    """The type and the model's name that `stack_of` made a stack's name from, None for any other."""
+    for kind, suffix in SUFFIXES.items():
+        end = f"-{suffix}-codepipeline"
+        if stack_name.startswith(f"{contract.STACK_PREFIX}-") and stack_name.endswith(end):
+            return kind, stack_name[len(contract.STACK_PREFIX) + 1 : -len(end)]
+    return None
 
 
 def of_stack(stack_name: str) -> PipelineType | None:

@@ -40,9 +40,9 @@ def post(target: Target, path: str, body: dict) -> tuple[int, str]:
         if answer.status_code not in (429, 502, 503, 504):
             return answer.status_code, answer.text
         failure = f"{answer.status_code} {answer.text[:200]}"
-    remedy = (
-        "make sandbox" if target.endpoint_url else "check network and region, or try again later"
-    )
+    remedy = "check network and region, or try again later"
+    if target.endpoint_url:
+        remedy = "unset ORCHESTRATOR_URL" if target.guest_of else "make sandbox"
     raise TargetError(f"{url} does not answer: {failure}", remedy)
 
 

@@ -1,6 +1,7 @@
 """payloads/*.json: what is posted to the orchestrator, with its placeholders filled."""
 
 import json
+import os
 import string
 from pathlib import Path
 
@@ -15,9 +16,11 @@ REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
 def load_payload(path: Path, bucket: str) -> dict:
     """A payload with its placeholders filled: ${ASSETS_BUCKET} and ${IMAGE}."""
     try:
-        text = path.read_text()
+        text = Path(os.path.expanduser(path)).read_text()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "ls payloads/") from None
+    except ValueError:
+        raise UserError(f"{path} is not JSON: it is no text", "ls payloads/") from None
     values = {"ASSETS_BUCKET": bucket, "IMAGE": load_params()["image"]}
     try:
         payload = json.loads(string.Template(text).substitute(values))
@@ -26,7 +29,7 @@ def load_payload(path: Path, bucket: str) -> dict:
         raise UserError(
             f"{path}: unknown placeholder ${{{error.args[0]}}}", f"known: {known}"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise UserError(f"{path} is not a JSON object")

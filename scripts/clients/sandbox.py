@@ -7,6 +7,7 @@ asks for a port.
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from common import ROOT
 from common.errors import TargetError
@@ -22,7 +24,9 @@ from common.output import say
 from common.params import load_params
 from orchestrator.version import COMMANDS, started_from
 
-FOLDER = Path(os.environ.get("SANDBOX_DIR", ROOT / ".sandbox")).resolve()
+OWN_FOLDER = Path(os.path.realpath(ROOT / ".sandbox"))
+FOLDER = Path(os.path.realpath(os.path.expanduser(os.environ.get("SANDBOX_DIR") or OWN_FOLDER)))
+REGION = "us-east-1"
 USUAL_PORTS = (8790, 8791)  # the sandbox, S3
 KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "WEED")
 START_SECONDS = 60
@@ -32,9 +36,13 @@ STOP_SECONDS = 80
 
 def status() -> dict:
     """What status.json says, corrected for a process that is no longer there."""
-    if not (FOLDER / "status.json").exists():
+    if not os.path.exists(FOLDER / "status.json"):
         return {"state": "never started"}
     status = _read("status.json", ("state", "url", "s3_url"))
+    try:
+        _port_of(status["url"]), _port_of(status["s3_url"])
+    except ValueError as error:
+        raise _not_ours("status.json", str(error)) from None
     if status["state"] == "running" and status.get("pid") not in _pids():
         status["state"] = "dead"
     return status
@@ -54,25 +62,45 @@ def _read(name: str, keys: tuple[str, ...]) -> dict:
         wrong = "it is empty, cut or no JSON"
     except (KeyError, TypeError, RecursionError):
         pass
-    shown = shlex.quote(_shown(name))
-    away = f"mv {shown} {shown}.old && " if path.exists() else ""
-    raise TargetError(
+    raise _not_ours(name, wrong)
+
+
+def _not_ours(name: str, wrong: str) -> TargetError:
+    path, shown = FOLDER / name, shlex.quote(_shown(name))
+    away = f"mv {shown} {shown}.old && " if os.path.exists(path) else ""
+    return TargetError(
         f"{path} is not as the sandbox wrote it: {wrong}", f"{away}make sandbox-down sandbox"
     )
 
 
 def _pids() -> list[int]:
     """The living sandboxes of this folder, also one that no status.json tells of."""
+    ours = f" -m orchestrator.sandbox {FOLDER} "
+    return [int(line.split()[0]) for line in _processes() if ours in line]
+
+
+def _processes() -> list[str]:
+    """Every process of this machine: its id and its command."""
     command = ["ps", "-ww", "-eo", "pid=,args="]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     except FileNotFoundError:  # a small container of Linux
         listing = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 listing.append(f"{path.parent.name} {path.read_text().replace(chr(0), ' ')}")
-    ours = f" -m orchestrator.sandbox {FOLDER} "
-    return [int(line.split()[0]) for line in listing if ours in line]
+        return listing
+
+
+def other_than_own(url: str) -> str | None:
+    """Folder, or else address, of the sandbox at a URL; None for the one of this checkout."""
+    with contextlib.suppress(TargetError):
+        now = status()
+        if FOLDER == OWN_FOLDER and now["state"] == "running" and now["url"] == url:
+            return None
+    at_port = rf" -m orchestrator\.sandbox (.+) {_port_of(url)} [0-9]+\s*$"
+    found = [match[1] for line in _processes() if (match := re.search(at_port, line))]
+    return found[0] if found else url
 
 
 def up() -> dict:
@@ -84,6 +112,8 @@ def up() -> dict:
         wished, found = started_from(commands), before.get("started_from")
         found = found if isinstance(found, dict) else {}
         changed = [name for name in wished if found.get(name) != wished[name]]
+        if _asked_port() not in (None, _port_of(before["url"])):
+            changed.append("SANDBOX_PORT")
         if not changed:
             return before
         say(f"sandbox: {' and '.join(changed)} changed; restarting")
@@ -96,8 +126,9 @@ def up() -> dict:
         FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         output = open(FOLDER / "sandbox.log", "ab")
     except OSError as error:
+        reason = "it is a file" if FOLDER.is_file() else error.strerror
         raise TargetError(
-            f"the sandbox cannot write to {FOLDER}: {error.strerror}",
+            f"the sandbox cannot write to {FOLDER}: {reason}",
             "SANDBOX_DIR=<another folder> make sandbox",
         ) from None
     with output as log:
@@ -121,7 +152,7 @@ def up() -> dict:
             if process.returncode == 3:  # somebody else's start came first
                 return _wait_for_other(deadline)
             if process.returncode in (4, 5):
-                if "SANDBOX_PORT" not in os.environ and "s3_url" not in before:
+                if _asked_port() is None and "s3_url" not in before:
                     return up()  # it was free a moment ago: another sandbox is being started
                 taken = ports[process.returncode - 4]
                 raise TargetError(f"port {taken} is taken", "SANDBOX_PORT=<another> make sandbox")
@@ -150,11 +181,33 @@ def _wait_for_other(deadline: float) -> dict:
 def _ports(before: dict) -> list[int]:
     """The sandbox's port and S3's: SANDBOX_PORT and the next one, else those it had before, else
     the usual ones or any that are free."""
-    if "SANDBOX_PORT" in os.environ:
-        return [int(os.environ["SANDBOX_PORT"]), int(os.environ["SANDBOX_PORT"]) + 1]
+    port = _asked_port()
+    if port is not None:
+        return [port, port + 1]
     if "s3_url" in before:
-        return [int(before[key].rpartition(":")[2]) for key in ("url", "s3_url")]
+        return [_port_of(before[key]) for key in ("url", "s3_url")]
     return [_free(port) for port in USUAL_PORTS]
+
+
+def _asked_port() -> int | None:
+    """SANDBOX_PORT; TargetError when it is none, or when there is none after it for S3."""
+    asked = os.environ.get("SANDBOX_PORT")
+    if not asked:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}", asked) or not 1 <= int(asked) < 65535:
+        raise TargetError(
+            f"SANDBOX_PORT must be a port from 1 to 65534, not {asked!r}: S3 gets the next one",
+            "SANDBOX_PORT=8790 make sandbox",
+        )
+    return int(asked)
+
+
+def _port_of(url: str) -> int:
+    """The port in a URL; ValueError when it names none."""
+    port = urlsplit(url).port
+    if not port:
+        raise ValueError(f"{url} names no port")
+    return port
 
 
 def _free(usual: int) -> int:
@@ -201,10 +254,23 @@ def environment() -> dict[str, str]:
         "AWS_ENDPOINT_URL_S3": now["s3_url"],
         "AWS_ACCESS_KEY_ID": pair["access_key"],
         "AWS_SECRET_ACCESS_KEY": pair["secret"],
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        # Nothing of the user's own account: a profile, an endpoint, a file that cannot be read.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "ORCHESTRATOR_URL": f"{now['url']}/prod/",
         "ASSETS_BUCKET": "pulsar-assets",
+        "NO_PROXY": os.environ["NO_PROXY"],
+        "no_proxy": os.environ["no_proxy"],
     }
+
+
+def in_the_way(environment: dict[str, str]) -> list[str]:
+    """The shell's own AWS_ variables that would lead the tools elsewhere, or nowhere."""
+    harmless = ("AWS_PAGER", "AWS_DEFAULT_OUTPUT", "AWS_CLI_", "AWS_CA_BUNDLE")
+    names = (key for key in os.environ if key.startswith("AWS_") and not key.startswith(harmless))
+    return sorted(set(names) - environment.keys())
 
 
 def _shown(name: str) -> str:

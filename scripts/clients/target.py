@@ -10,10 +10,8 @@ credentials and region come from where the AWS CLI takes them.
 """
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
@@ -23,9 +21,12 @@ from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 from clients import sandbox
 from clients.refusals import explained
 from common.errors import TargetError
+from common.output import say
 from orchestrator.environment import expect_owner
 
 STACK = "pulsar-orchestrator"  # the usual name of our stack on AWS
+# This environment's AWS CLI: not its script, whose first line breaks when the checkout is moved.
+AWS_COMMAND = (sys.executable, "-m", "awscli")
 API_OUTPUT = "PipelineOrchestrationLambdaRestApiEndpoint"
 
 
@@ -42,6 +43,7 @@ class Target:
     is_original: bool = False  # AWS's deprecated orchestrator, not ours
     account: str | None = None  # on AWS: whose the buckets must be
     orchestrator: str | None = None  # on AWS: the name that its pipelines carry
+    guest_of: str | None = None  # another checkout's sandbox, which ORCHESTRATOR_URL names
 
     @property
     def region(self) -> str:
@@ -72,25 +74,16 @@ def resolve() -> Target:
 
 
 def _local() -> Target:
-    if "ORCHESTRATOR_URL" not in os.environ:
-        environment = sandbox.environment()
+    guest_of = None
+    if os.environ.get("ORCHESTRATOR_URL"):
+        environment = _environment_of_shell()
+        guest_of = sandbox.other_than_own(environment["AWS_ENDPOINT_URL"])
+        if guest_of:
+            say(f"sandbox: {guest_of}, by ORCHESTRATOR_URL; not this checkout's")
     else:
-        wanted = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-                  "AWS_DEFAULT_REGION", "ORCHESTRATOR_URL", "ASSETS_BUCKET")  # fmt: skip
-        missing = [key for key in wanted if key not in os.environ]
-        if missing:
-            raise TargetError(
-                f"ORCHESTRATOR_URL is set, but {missing[0]} is not", 'eval "$(make -s env)"'
-            )
-        environment = {key: os.environ[key] for key in wanted}
-        environment["AWS_ENDPOINT_URL_S3"] = os.environ.get(
-            "AWS_ENDPOINT_URL_S3", environment["AWS_ENDPOINT_URL"]
-        )
-        if urlsplit(environment["ORCHESTRATOR_URL"]).hostname not in ("127.0.0.1", "localhost"):
-            raise TargetError(
-                "ORCHESTRATOR_URL is not on this machine, and TARGET is local",
-                "unset ORCHESTRATOR_URL, or TARGET=aws",
-            )
+        environment = sandbox.environment()
+        if sandbox.FOLDER != sandbox.OWN_FOLDER:
+            say(f"sandbox: {sandbox.FOLDER}, by SANDBOX_DIR; not this checkout's")
     # Nothing of the user's own AWS set-up may leak into requests to the sandbox.
     for key in [key for key in os.environ if key.startswith("AWS_")]:
         del os.environ[key]
@@ -102,11 +95,50 @@ def _local() -> Target:
     )
     url = environment["ORCHESTRATOR_URL"].rstrip("/") + "/"
     endpoints = environment["AWS_ENDPOINT_URL"], environment["AWS_ENDPOINT_URL_S3"]
-    return Target(url, environment["ASSETS_BUCKET"], session, *endpoints, environment)
+    return Target(
+        url, environment["ASSETS_BUCKET"], session, *endpoints, environment,
+        guest_of=guest_of,
+    )  # fmt: skip
+
+
+def _environment_of_shell() -> dict[str, str]:
+    """A sandbox's variables, as `make env` has put them into the shell; TargetError for half of
+    them, and for what is not on this machine."""
+    wanted = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+              "AWS_DEFAULT_REGION", "ORCHESTRATOR_URL", "ASSETS_BUCKET")  # fmt: skip
+    missing = [key for key in wanted if not os.environ.get(key)]
+    if missing:
+        raise TargetError(
+            f"ORCHESTRATOR_URL is set, but {missing[0]} is not", 'eval "$(make -s env)"'
+        )
+    environment = {key: os.environ[key] for key in wanted}
+    s3 = os.environ.get("AWS_ENDPOINT_URL_S3") or environment["AWS_ENDPOINT_URL"]
+    environment["AWS_ENDPOINT_URL_S3"] = s3
+    for key in ("ORCHESTRATOR_URL", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        if not _is_here(environment[key]):
+            raise TargetError(
+                f"{key} is not on this machine, and TARGET is local",
+                "unset ORCHESTRATOR_URL, or TARGET=aws",
+            )
+    return environment
+
+
+def _is_here(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.hostname in ("127.0.0.1", "localhost") and bool(parts.port)
+    except ValueError:
+        return False
 
 
 def aws_session() -> boto3.Session:
-    """The user's own session; TargetError when there are no credentials or no region."""
+    """The user's own session; TargetError when there are no credentials or no region, or those of a
+    sandbox."""
+    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith("SANDBOX"):
+        raise TargetError(
+            "TARGET is aws, but this shell has the variables of a sandbox (make env)",
+            "type it in another shell",
+        )
     with explained():
         session = boto3.Session()
         if session.region_name is None:
@@ -163,12 +195,3 @@ def _from_outputs(
         account=account,
         orchestrator=stack,
     )
-
-
-def aws_command() -> str:
-    """The AWS CLI: this environment's own, else the one on the PATH."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = shutil.which("aws", path=path)
-    if command is None:
-        raise TargetError("the AWS CLI is not installed", "make setup")
-    return command

@@ -42,6 +42,11 @@ READER = [
 ARCHIVE = MODELS / "model.tar.gz"
 
 
+def typed(text: str) -> Path:
+    """A path as somebody has typed it: behind INPUT= not every shell expands a `~`."""
+    return Path(os.path.expanduser(text))
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name and rename it: never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

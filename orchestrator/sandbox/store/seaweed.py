@@ -176,8 +176,8 @@ class Seaweed:
             "admin.ui": "false", "webdav": "false", "s3.port.iceberg": 0, "s3.port.lance": 0,
             "s3.iam": "false", "master.telemetry": "false", "s3.autoCreateBucket": "false",
             "s3.allowDeleteBucketNotEmpty": "false", "volume.max": VOLUMES,
-            "filer.localSocket": self._folder / "filer.sock",
-            "s3.localSocket": self._folder / "s3.sock",
+            "filer.localSocket": "filer.sock",  # in its working folder: a whole path may be too long
+            "s3.localSocket": "s3.sock",
         }  # fmt: skip
         for part in ("s3", "master", "volume", "filer", "admin"):
             options[f"{part}.port"] = self.ports[part]
