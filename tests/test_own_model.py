@@ -4,12 +4,15 @@ import gzip
 import io
 import json
 import pickle
+import re
+import sys
 import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 import sklearn
+from conftest import IMAGE, ROOT
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from test_archive import entry, tar_of, unpack_bytes
@@ -46,6 +49,25 @@ def fitted() -> LogisticRegression:
 
 # Written by another scikit-learn.
 OLD = pickle.dumps(fitted(), protocol=4).replace(sklearn.__version__.encode(), b"0.1.2")
+
+
+# -- the way --------------------------------------------------------------------------
+
+
+def test_the_document_can_be_pasted(sandbox):
+    """Word for word, in a checkout with an environment; its sandbox runs already."""
+    text = (ROOT / "docs" / "own-model.md").read_text()
+    [commands] = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    [answer] = re.findall(r"^```json\n(.*?)^```", text, re.M | re.S)
+    project, environment = sandbox.project, sandbox.project.folder / ".venv"
+    environment.symlink_to(sys.prefix)
+    try:
+        done = project.run("bash", "-ec", commands, MAKEFLAGS=f"-o .venv/ready-{IMAGE}")
+    finally:
+        environment.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(answer.strip()), done.stdout
+    assert "in service" in done.stdout or "Succeeded" in done.stdout
 
 
 # -- archives -------------------------------------------------------------------------
@@ -189,9 +211,7 @@ def test_a_model_that_is_loaded_with_its_module_must_be_of_this_scikit_learn_too
      ("def model_fn(d):\n    print('waiting for the moon')\n    while True: pass", "in model_fn")],
     ids=["import", "model_fn"],
 )  # fmt: skip
-def test_what_takes_too_long_says_where_it_is_and_what_it_printed_last(
-    code, doing, serve, monkeypatch
-):  # noqa: F811
+def test_what_takes_too_long_says_what_it_is_at(code, doing, serve, monkeypatch):  # noqa: F811
     monkeypatch.setattr(process, "START_SECONDS", 1)
     failure = serve({"code/inference.py": code.encode()}).failure
     assert failure == (

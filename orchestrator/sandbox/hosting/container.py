@@ -198,11 +198,10 @@ def _explained(failure: str, model_dir: Path):
     A model written by another scikit-learn is refused, wherever it is loaded: the real container only
     warns, and some models then fail at the first request, or answer wrongly.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Trying to unpickle estimator")
-        try:
-            yield
-        except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split())[:TEXT_LENGTH].rstrip(".")
-            said = f"{failure}: {type(error).__name__}: {text}. {advice.about(error, model_dir)}"
-            raise ContainerFailed(said.rstrip()) from error
+    warnings.filterwarnings("error", message="Trying to unpickle estimator")
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:TEXT_LENGTH].rstrip(".")
+        said = f"{failure}: {type(error).__name__}: {text}. {advice.about(error, model_dir)}"
+        raise ContainerFailed(said.rstrip()) from error

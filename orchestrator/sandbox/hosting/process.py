@@ -41,7 +41,7 @@ def start(
     except ChildFailed as error:
         reason, printed = str(error), _printed(log, before)
         if child is None or child.died:
-            reason = _end(exit_code)
+            reason = _end(exit_code) or reason
         elif "failed" in child.about:  # that says what the traceback does
             printed = printed.partition(TRACEBACK)[0]
         last = printed.strip().splitlines()[-1:]
@@ -50,9 +50,12 @@ def start(
     return child
 
 
-def _end(exit_code: Callable[[], int | None]) -> str:
+def _end(exit_code: Callable[[], int | None]) -> str | None:
+    """How a process has ended; None for one that has not, or nobody knows."""
     code = children.until(exit_code, END_SECONDS)
-    name = f" ({signal.strsignal(-code)})" if code is not None and code < 0 else ""
+    if code is None:
+        return None
+    name = f" ({signal.strsignal(-code)})" if code < 0 else ""
     return f"The process ended with exit code {code}{name} before it was ready."
 
 
