@@ -181,7 +181,8 @@ class Child:
             elif cancelled():
                 reason = "It is no longer wanted."
             elif time.monotonic() > deadline:
-                reason = f"The process was not ready after {seconds:.0f} s."
+                doing = self.about.get("doing", "starting")
+                reason = f"After {seconds:.0f} s the process was still {doing}."
             else:
                 self._pump(0.1)
                 continue

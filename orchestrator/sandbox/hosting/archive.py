@@ -30,6 +30,15 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
+GZIP = b"\x1f\x8b"
+KINDS = {
+    b"PK": "a zip archive", b"BZh": "compressed by bzip2", b"\xfd7zXZ": "compressed by xz",
+    b"(\xb5/\xfd": "compressed by zstd", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive",
+    b"\x80": "a pickle, not an archive with one", b"version https://git-lfs": "a pointer of Git LFS, not the file",
+    b"<": "a web page",
+}  # fmt: skip
+
+
 class BadArchive(Exception):
     """The archive cannot be unpacked, or must not be."""
 
@@ -108,7 +117,22 @@ def extract(archive: Path, folder: Path, most: int, most_members: int) -> None:
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise BadArchive("the disk is full") from None
-        raise BadArchive(f"it is not a gzip-compressed tar archive: {error}") from None
+        raise BadArchive(f"{_kind_of(archive)} ({error})") from None
+
+
+def _kind_of(archive: Path) -> str:
+    """What a file is that cannot be unpacked, and how it is packed instead."""
+    with open(archive, "rb") as file:
+        head = file.read(tarfile.BLOCKSIZE)
+    if not head:
+        return "the file is empty"
+    if head.startswith(GZIP):
+        return "it is not a tar archive that gzip has compressed, or not all of one"
+    kinds = (kind for beginning, kind in KINDS.items() if head.startswith(beginning))
+    kind = (
+        "a tar archive that is not compressed" if head[257:262] == b"ustar" else next(kinds, None)
+    )
+    return f"it is {kind or 'no archive'}; pack it with tar -czf model.tar.gz"
 
 
 def _header() -> type[tarfile.TarInfo]:
@@ -135,7 +159,9 @@ def _header() -> type[tarfile.TarInfo]:
 def _inside(folder: Path, name: str) -> Path:
     """The path of a member below `folder`; BadArchive when it would be elsewhere."""
     parts = Path(name).parts
-    if not name or "\0" in name or "\\" in name or Path(name).is_absolute() or ".." in parts:
+    if "\\" in name:
+        raise BadArchive(f"the path {name!r} has backslashes: pack it with tar -czf model.tar.gz")
+    if not name or "\0" in name or Path(name).is_absolute() or ".." in parts:
         raise BadArchive(f"the path {name!r} leaves the archive")
     if len(parts) > MAX_DEPTH:
         raise BadArchive(f"it holds more than {MAX_DEPTH} folders within each other")

@@ -12,7 +12,7 @@ from orchestrator.sandbox.hosting import own_network
 from orchestrator.sandbox.hosting.container import ContainerFailed
 from orchestrator.sandbox.web import Answer, encoded
 
-COMMAND_SECONDS = 120  # how long it may take to answer its first ping
+COMMAND_SECONDS = 45  # how long it may take to answer its first ping
 END_SECONDS = 10  # from its signal to its end
 SOCKET = "command"  # in the working directory
 NOT_FORWARDED = ("host", "content-length", "connection", "transfer-encoding")

@@ -7,24 +7,26 @@ were recorded from the real serving stack (sagemaker-scikit-learn-container 1.2-
 sagemaker-containers 2.8.6); docs/orchestrator.md says where this one is stricter.
 """
 
-import csv
+import contextlib
 import importlib.util
-import io
 import json
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from werkzeug.wrappers import Response
 
 from orchestrator.images import SKLEARN_IMAGES, sklearn_version_of
+from orchestrator.sandbox.hosting import advice, requirements, toolkit
+from orchestrator.sandbox.hosting.toolkit import CSV, JSON
 from orchestrator.sandbox.web import Answer
 
 MODEL_ROOT = "/opt/ml/model"
-JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
+TEXT_LENGTH = 500  # of what a user's code or file says; a reason has 1024 in all
+REQUIREMENTS = "requirements.txt"
 
 
 class ContainerFailed(Exception):
@@ -51,14 +53,25 @@ INTERNAL_ERROR = page(
 class Container:
     """A loaded model and the functions that serve it."""
 
-    def __init__(self, model_dir: Path, image: str, environment: dict[str, str]) -> None:
-        """Import the user's module and load the model; ContainerFailed says why not."""
+    def __init__(
+        self, model_dir: Path, image: str, environment: dict[str, str],
+        doing: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Import the user's module and load the model; ContainerFailed says why not.
+
+        `doing` is told, before anything that may take its time, what that is.
+        """
         _check_image(image)
         self._default_accept = environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", JSON)
-        module = _import_user_module(model_dir, environment)
+        path = _user_module(model_dir, environment)
+        _check_requirements(model_dir, path.parent)
+        toolkit.provide()
+        doing(f"importing {path.relative_to(model_dir)}")
+        module = _import(path, model_dir)
         model_fn = getattr(module, "model_fn", None)
         if model_fn is None:
             raise ContainerFailed(f"{module.__name__}.py has no model_fn(model_dir).")
+        doing("in model_fn")
         self.model = _load(model_fn, model_dir)
         self._input = getattr(module, "input_fn", default_input_fn)
         self._predict = getattr(module, "predict_fn", default_predict_fn)
@@ -105,14 +118,8 @@ def to_answer(result: object) -> Answer:
 
 
 def default_input_fn(content: str | bytes, content_type: str) -> np.ndarray:
-    if content_type == CSV:
-        rows = list(csv.reader(io.StringIO(content), strict=True))
-        return np.array(rows).squeeze().astype(np.float64).astype(np.float32)
-    if content_type == JSON:
-        return np.array(json.loads(content)).astype(np.float64).astype(np.float32)
-    if content_type == NPY:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    raise ValueError(f"unsupported content type {content_type}")
+    data = toolkit.decode(content, content_type)
+    return data.astype(np.float64).astype(np.float32) if content_type in (CSV, JSON) else data
 
 
 def default_predict_fn(data: np.ndarray, model: object) -> np.ndarray:
@@ -120,19 +127,7 @@ def default_predict_fn(data: np.ndarray, model: object) -> np.ndarray:
 
 
 def default_output_fn(prediction: np.ndarray, accept: str) -> Response:
-    prediction = np.asarray(prediction)
-    if accept == JSON:
-        return Response(json.dumps(prediction.tolist()), mimetype=JSON)
-    if accept == CSV:
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerows(prediction.reshape(len(prediction), -1).tolist())
-        return Response(lines.getvalue(), mimetype=CSV)
-    if accept == NPY:
-        buffer = io.BytesIO()
-        np.save(buffer, prediction)
-        return Response(buffer.getvalue(), mimetype=NPY)
-    raise ValueError(f"unsupported accept type {accept}")
+    return Response(toolkit.encode(np.asarray(prediction), accept), mimetype=accept)
 
 
 def _check_image(image: str) -> None:
@@ -153,7 +148,7 @@ def _check_image(image: str) -> None:
         )
 
 
-def _import_user_module(model_dir: Path, environment: dict[str, str]):
+def _user_module(model_dir: Path, environment: dict[str, str]) -> Path:
     program = environment.get("SAGEMAKER_PROGRAM")
     submit = environment.get("SAGEMAKER_SUBMIT_DIRECTORY")
     if not program or not submit:
@@ -161,36 +156,52 @@ def _import_user_module(model_dir: Path, environment: dict[str, str]):
             "SAGEMAKER_PROGRAM and SAGEMAKER_SUBMIT_DIRECTORY must both be set: the container "
             "does not look for a module elsewhere."
         )
-    folder = model_dir / submit.removeprefix(MODEL_ROOT).lstrip("/")
-    name = program.removesuffix(".py")
-    path = folder / f"{name}.py"
-    if not path.is_file():
-        shown = f"{folder.relative_to(model_dir)}/{name}.py"
-        raise ContainerFailed(f"The archive holds no {shown} to import.")
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
+    wanted = PurePath(submit.removeprefix(MODEL_ROOT).lstrip("/"), program)
+    wanted = wanted.with_name(f"{wanted.name.removesuffix('.py')}.py")
+    if not (model_dir / wanted).is_file():
+        raise ContainerFailed(
+            f"The archive holds no {wanted} to import. {advice.without_module(model_dir, wanted)}"
+        )
+    return model_dir / wanted
+
+
+def _check_requirements(model_dir: Path, code: Path) -> None:
+    """Look into the requirements.txt that the container reads, and into one at the top, which it does
+    not: whoever packs one there means it."""
+    for path in sorted({model_dir / REQUIREMENTS, code / REQUIREMENTS}):
+        unmet = requirements.unmet(path) if path.is_file() else []
+        if unmet:
+            raise ContainerFailed(
+                f"{path.relative_to(model_dir)} asks for {', '.join(unmet)[:TEXT_LENGTH]}. Nothing is "
+                f"installed for a model, which has no network: {advice.ELSEWHERE}."
+            )
+
+
+def _import(path: Path, model_dir: Path):
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    with _explained(f"{path.name} cannot be imported", model_dir):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ContainerFailed(f"{name}.py cannot be imported: {_described(error)}") from error
     return module
 
 
 def _load(model_fn: Callable, model_dir: Path) -> object:
-    """Call the user's model_fn; a model written by another scikit-learn is refused.
+    with _explained("model_fn failed", model_dir):
+        return model_fn(str(model_dir))
 
-    The real container only warns, and some models then fail at the first request, or
-    answer wrongly.
+
+@contextlib.contextmanager
+def _explained(failure: str, model_dir: Path):
+    """Run a user's code; ContainerFailed says what it raised, and what can be done about it.
+
+    A model written by another scikit-learn is refused, wherever it is loaded: the real container only
+    warns, and some models then fail at the first request, or answer wrongly.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Trying to unpickle estimator")
-        try:
-            return model_fn(str(model_dir))
-        except Exception as error:
-            raise ContainerFailed(f"model_fn failed: {_described(error)}") from error
-
-
-def _described(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:900]
+    warnings.filterwarnings("error", message="Trying to unpickle estimator")
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:TEXT_LENGTH].rstrip(".")
+        said = f"{failure}: {type(error).__name__}: {text}. {advice.about(error, model_dir)}"
+        raise ContainerFailed(said.rstrip()) from error

@@ -10,8 +10,10 @@ import os
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import uvloop
@@ -109,21 +111,22 @@ class Model(Container):
         return self.invoke(body, content_type, headers.get("accept", ""))
 
 
-async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> None:
+async def run(job: dict, listener: socket.socket, tell: Callable[..., None]) -> None:
     """Serve on a listening socket until a signal comes.
 
     The job: `endpoint` and `config`, the names of what is served; `asynchronous`, how it is asked;
     `model_dir`, the unpacked model;
     `image` and `environment` of its container; `command`, where one stands for a custom image;
     `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; `name`, the
-    process's, whose folder it is started in; and `folder`, the sandbox's.
+    process's, whose folder it is started in; and `folder`, the sandbox's. `tell` hears what it is doing,
+    and that it is ready.
     """
     model_dir, environment = Path(job["model_dir"]), job["environment"]
     command = job.get("command")
     if command:
         container = Command(command, model_dir, environment)
     else:
-        container = Model(model_dir, job["image"], environment)
+        container = Model(model_dir, job["image"], environment, lambda what: tell(doing=what))
     capture = Capture(Path(job["spool"]), job["capture"])
     try:
         if command:
@@ -131,7 +134,7 @@ async def run(job: dict, listener: socket.socket, ready: Callable[[], None]) -> 
         service = Service(container, capture)
         # The fronts keep their connections; whoever closes one may do so under a request.
         serving = await web.start(service, [listener], drain_seconds=60, idle_seconds=86400)
-        ready()
+        tell(ready=True)
         while not serving.done():
             await asyncio.wait([serving], timeout=0.5)
             capture.flush_if_due()
@@ -165,9 +168,11 @@ def main(job: dict, environment: dict[str, str]) -> int:
     listener.listen(1024)
     try:
         _settle_in(job, environment)
-        uvloop.run(run(job, listener, lambda: line.tell(ready=True)))
+        uvloop.run(run(job, listener, line.tell))
         return 0
     except ContainerFailed as error:
+        if error.__cause__:  # where in the user's code
+            traceback.print_exception(error.__cause__)
         line.tell(failed=str(error))
         line.wait_until_heard(HEARD_SECONDS)
         return 1
@@ -184,5 +189,6 @@ def _settle_in(job: dict, environment: dict[str, str]) -> None:
     os.environ.update(environment | {"HOME": str(work), "TMPDIR": str(work)})
     tempfile.tempdir = None  # what the parent has found
     sys.dont_write_bytecode = True
+    sys.modules["__main__"] = ModuleType("__main__")  # a pickle's is not the parent's
     if not job.get("command"):
         confine({work: WORK, job["spool"]: SPOOL, job["model_dir"]: READ})
