@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Whom a room may know, besides itself. `commands` are the scripts at the top.
 KNOWS = {
     "common": set(),
-    "candidates": {"common"},
-    "learning": {"common", "candidates"},
-    "scoring": {"common", "candidates"},
+    "candidates": {"common", "candidates.tables"},
+    "candidates.tables": set(),  # it travels in a package, alone
+    "learning": {"common", "candidates.tables"},
+    "scoring": {"common", "candidates", "candidates.tables"},
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},
     "orchestrator": {"orchestrator.pipelines"},
     "orchestrator.pipelines": {"orchestrator"},
