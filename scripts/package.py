@@ -25,13 +25,11 @@ from common.files import (
     ARCHIVE,
     CANDIDATES,
     CARD,
+    CODE,
     FOLDS,
-    INFERENCE,
     JOBLIB,
     PREPARED,
-    READER,
     SCORES,
-    SCRIPTS,
     SOURCE,
     read_json,
     sha256,
@@ -152,8 +150,7 @@ def main() -> int:
     members = {
         "model_pulsar.joblib": JOBLIB.read_bytes(),
         "model.json": CARD.read_bytes(),
-        "code/inference.py": INFERENCE.read_bytes(),
-        **{f"code/{path.relative_to(SCRIPTS)}": path.read_bytes() for path in READER},
+        **{name: path.read_bytes() for name, path in CODE.items()},
         "provenance.json": (
             json.dumps(provenance(params, card, scores, folds), indent=2) + "\n"
         ).encode(),

@@ -148,10 +148,13 @@ def test_predict_through_the_inference_api_gets_the_same_answer(deployed):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict", "1", "2"], "2 values, not 8"),
+        (["predict", "1", "2"], "2 columns, not 8"),
         (["predict", "--input", "nowhere.csv"], "nowhere.csv: No such file"),
         (["predict", "--endpoint", "nowhere"], "Endpoint nowhere"),
-        (["predict", "1", "2", "3", "4", "5", "6", "7", "x"], "row 1, column 8"),
+        (
+            ["predict", "1", "2", "3", "4", "5", "6", "7", "x"],
+            "row 1: column 8 (dm_kurtosis) is no number",
+        ),
         (["provision", "nowhere.json"], "nowhere.json: No such file"),
         (["provision", "Makefile"], "is not JSON"),
         (["status", "--id", "nowhere"], "there is no pipeline nowhere"),
@@ -235,7 +238,11 @@ def test_the_sandbox_of_another_checkout_is_named_and_its_pipelines_are_kept(dep
         return Project(ROOT, clean_environment()).script(*command, **sandbox.environment)
 
     name = f"sandbox: {sandbox.folder}, by ORCHESTRATOR_URL; not this checkout's"
-    for command in (["status", "pulsar"], ["predict", *"12345678"], ["provision", PAYLOAD]):
+    for command in (
+        ["status", "pulsar"],
+        ["predict", *["99", "42", "1.5", "4.2", "28", "62", "2.2", "3.7"]],
+        ["provision", PAYLOAD],
+    ):
         result = here(*command)
         assert (result.returncode, name in result.stderr) == (0, True), result.stderr
     refused = here("destroy")

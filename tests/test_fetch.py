@@ -143,7 +143,7 @@ def test_precedence_is_flag_environment_params(monkeypatch):
 def test_candidates_are_stale_when_they_are_not_what_was_chosen(
     named, source, there, stale, htru2_like, tmp_path, monkeypatch
 ):
-    numbers = htru2.parse(htru2_like, "x")
+    numbers = parsed(htru2_like)
     places = {"one": tmp_path / "one.csv", "two": tmp_path / "two.csv"}
     contents = {"simulated": '{"simulated": true}'}
     for name, place in places.items():

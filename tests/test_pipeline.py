@@ -349,6 +349,9 @@ def imported(path) -> set:
             for name in names:
                 roots = [root / name.replace(".", "/") for root in (ROOT, ROOT / "scripts")]
                 places = [path.with_name(f"{path.name}.py") for path in roots]
+                places += [
+                    file for path in roots for file in path.glob("*.py") if path.name == "tables"
+                ]
                 waiting += [place for place in places if place.is_file()]
     return found
 

@@ -69,14 +69,14 @@ def test_cells_that_only_python_takes_for_numbers(sandbox, endpoint, cell, conte
     with pytest.raises(ClientError) as refused:
         sandbox.invoke(endpoint, body.encode(), content_type)
     assert refused.value.response["OriginalStatusCode"] == 400
-    assert "row 1, column 8" in refused.value.response["Error"]["Message"]
+    assert "column 8" in refused.value.response["Error"]["Message"]
 
 
 def test_a_number_of_400_digits(sandbox, endpoint):
     body = f"[{ROWS.format('9' * 400)}]"
     with pytest.raises(ClientError) as refused:
         sandbox.invoke(endpoint, body, "application/json")
-    assert "row 1, column 8" in refused.value.response["Error"]["Message"]
+    assert "column 8" in refused.value.response["Error"]["Message"]
 
 
 @pytest.mark.parametrize(

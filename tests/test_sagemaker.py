@@ -366,7 +366,7 @@ def test_what_cannot_be_answered_asynchronously_is_told_where_failures_go(house,
     ):  # fmt: skip
         told = house.read(answer["FailureLocation"])["Body"].read().decode()
         assert words in told
-    log = (house.sandbox.folder / "logs" / f"{later}.log").read_text()
+    log = (house.sandbox.folder / "logs" / f"{later}.AllTraffic.asynchronous.log").read_text()
     assert "questions/none was not answered" in log
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import IMAGE, OTHER_IMAGE, SHARED
 
+from common.files import CODE
 from orchestrator.images import image_uri
 from orchestrator.pipelines.realtime import sklearn_environment
 from orchestrator.sandbox.children import ChildFailed
@@ -121,7 +122,7 @@ def ours(tmp_path_factory, project, nursery):
     members = {
         "model_pulsar.joblib": (models / "model_pulsar.joblib").read_bytes(),
         "model.json": (models / "model.json").read_bytes(),
-        "code/inference.py": (project.folder / "scripts" / "scoring" / "inference.py").read_bytes(),
+        **{name: path.read_bytes() for name, path in CODE.items()},
     }
     process = Process(nursery, tmp_path_factory.mktemp("o"), members)
     assert not process.failure, (process.folder / "log").read_text()

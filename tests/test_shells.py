@@ -15,7 +15,7 @@ from conftest import IMAGE, ROOT, Project, clean_environment, new_project
 
 import common
 import setup as setup_script
-from candidates import htru2, simulator
+from candidates import files, htru2, simulator
 from clients import sandbox as client
 from common.errors import TargetError
 
@@ -50,8 +50,7 @@ def test_the_file_that_is_named_is_the_one_that_is_trained_on(downloaded, tmp_pa
     """Also after `make clean`, when DVC's cache has another; and a wrong one stops everything."""
     one, two = (candidates(tmp_path / f"{seed}.csv", seed) for seed in (1, 2))
     hashes = {
-        place: htru2.content_hash(htru2.parse(Path(place).read_text(), place))
-        for place in (one, two)
+        place: htru2.content_hash(files.labelled(*files.read(place), place)) for place in (one, two)
     }
 
     def train(place: str) -> str:

@@ -256,14 +256,21 @@ def environment() -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": pair["secret"],
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
-        # Nothing of the user's own account: a profile, an endpoint, a file that cannot be read.
-        "AWS_CONFIG_FILE": os.devnull,
+        # Nothing of the user's own account: a profile, an endpoint, a file that cannot be read. DVC
+        # wants a file that is there.
+        "AWS_CONFIG_FILE": str(_empty_file()),
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "ORCHESTRATOR_URL": f"{now['url']}/prod/",
         "ASSETS_BUCKET": "pulsar-assets",
         "NO_PROXY": os.environ["NO_PROXY"],
         "no_proxy": os.environ["no_proxy"],
     }
+
+
+def _empty_file() -> Path:
+    path = FOLDER / "empty"
+    path.touch(mode=0o600)
+    return path
 
 
 def in_the_way(environment: dict[str, str]) -> list[str]:

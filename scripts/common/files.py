@@ -34,11 +34,12 @@ REPORT = EVALUATION / "report.html"
 
 # package
 SCRIPTS = ROOT / "scripts"
-INFERENCE = SCRIPTS / "scoring" / "inference.py"  # goes into it, with what it imports:
+INFERENCE = SCRIPTS / "scoring" / "inference.py"
 READER = [
     SCRIPTS / "candidates" / "__init__.py",
     *sorted((SCRIPTS / "candidates" / "tables").glob("*.py")),
 ]
+CODE = {"code/inference.py": INFERENCE} | {f"code/{p.relative_to(SCRIPTS)}": p for p in READER}
 ARCHIVE = MODELS / "model.tar.gz"
 
 

@@ -209,7 +209,8 @@ def _by_position(found, columns):
     text = [
         column
         for column, cells in enumerate(columns)
-        if not any(is_number(cell) or is_missing(cell) for cell in cells)
+        if found.width > len(FEATURES)
+        and not any(is_number(cell) or is_missing(cell) for cell in cells)
     ]
     rest = [column for column in range(found.width) if column not in text]
     if len(rest) > len(FEATURES) and not any(cell.strip() for cell in columns[rest[-1]]):

@@ -22,7 +22,7 @@ from clients.payloads import REALTIME, load_payload
 from clients.target import Target
 from common import ROOT
 from common.errors import UserError
-from common.files import ARCHIVE, CARD, INFERENCE, JOBLIB, PREPARED
+from common.files import ARCHIVE, CARD, CODE, JOBLIB, PREPARED
 from common.params import load_params
 from learning import estimators
 from orchestrator.contract import PROVISION_PATH
@@ -60,7 +60,7 @@ class Place:
         path = self.folder / "forest.tar.gz"
         card = CARD.read_bytes()
         files = {"model_pulsar.joblib": buffer.getvalue(), "model.json": card}
-        path.write_bytes(pack(files | {"code/inference.py": INFERENCE.read_bytes()}))
+        path.write_bytes(pack(files | {name: path.read_bytes() for name, path in CODE.items()}))
         return {DEFAULT: ARCHIVE, FOREST: path}
 
     @cached_property
