@@ -364,7 +364,7 @@ def test_a_stage_depends_on_what_its_script_imports_and_on_nothing_that_it_does_
     script = ROOT / STAGES[stage]["cmd"].split()[1]
     named = set()
     for path in (ROOT / dep for dep in STAGES[stage]["deps"]):
-        named |= {path} if path.suffix == ".py" else set(path.glob("*.py"))
+        named |= {path} if path.suffix == ".py" else set(path.rglob("*.py"))
     named = {path for path in named if path.name != "__init__.py"}
     carried = {INFERENCE, *READER} if stage == "package" else set()
     carried = {path for path in carried if path.name != "__init__.py"}
