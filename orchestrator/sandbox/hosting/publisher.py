@@ -67,11 +67,10 @@ class Publisher:
     def _sweep(self) -> None:
         for spool in self._places.folder.glob("capture/*/*/"):
             try:
-                over = self._is_over(spool)
-                finish_orphans(spool, over)
+                finish_orphans(spool, over=self._is_over(spool))
                 for path in sorted(spool.glob("*.jsonl")):
                     self._publish(path)
-                if over:
+                if self._is_over(spool):  # publishing takes a while: it may have come back
                     self._remove(spool)
             except Exception:
                 log.exception("%s cannot be emptied; it is tried again", spool)
