@@ -12,7 +12,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHO
 DVC := python -P -m dvc
 # The shell takes values as they are, spaces and quotes included.
 NAMED := $${PAYLOAD:+"$$PAYLOAD"}
-SCORE := make score INPUT=night.csv OUTPUT=scored.csv
+FILES := INPUT=night.csv OUTPUT=scored.csv
 
 # DVC wants to be told where Git does not know it: in an archive that was downloaded, say.
 ifneq ($(shell git ls-files --error-unmatch dvc.yaml 2>&1),dvc.yaml)
@@ -70,8 +70,14 @@ predict: setup
 .PHONY: score
 ## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows
 score: setup
-	@python scripts/score.py "$${INPUT:?is missing. Next: $(SCORE)}" \
-	-o "$${OUTPUT:?is missing. Next: $(SCORE)}" $(OPTIONS)
+	@python scripts/score.py "$${INPUT:?is missing. Next: make score $(FILES)}" \
+	-o "$${OUTPUT:?is missing. Next: make score $(FILES)}" $(OPTIONS)
+
+.PHONY: batch
+## the same by a batch pipeline: upload, provision, wait, fetch
+batch: upload
+	@python scripts/batch.py "$${INPUT:?is missing. Next: make batch $(FILES)}" \
+	-o "$${OUTPUT:?is missing. Next: make batch $(FILES)}" $${PAYLOAD:+--payload "$$PAYLOAD"} $(OPTIONS)
 
 .PHONY: destroy
 ## delete every pipeline and stop the sandbox (PAYLOAD=file: that pipeline alone)

@@ -3,8 +3,8 @@
 A transform or processing job has no CloudFormation type of its own. A plan holds it as
 
     {"Type": "Custom::TransformJob",
-     "Properties": {"ServiceToken": <the handler's ARN>, "Request": <CreateTransformJob's members,
-                                                                     but for the job's name>}}
+     "Properties": {"ServiceToken": <the handler's ARN>, "Name": <how its name begins>,
+                    "Request": <CreateTransformJob's members, but for the job's name>}}
 
 and CloudFormation then calls the handler with `RequestType: Create`, `Update` or `Delete`
 (CloudFormation user guide, "Custom resource request and response objects"). The job is started or
@@ -26,7 +26,7 @@ from orchestrator.environment import client
 log = logging.getLogger(__name__)
 
 # SageMaker's jobs, all alike: Create…, Describe… and Stop…, a name and a status called after them.
-KINDS = ("TransformJob",)
+KINDS = ("TransformJob", "ProcessingJob")
 PREFIX = "Custom::"
 ANSWER_SECONDS = 30
 STATES = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Stopped"}
@@ -79,9 +79,9 @@ def _start(kind: str, event: dict) -> str:
 
 
 def _name(event: dict) -> str:
-    stack = event["StackId"].split("/")[1]
+    begins = event["ResourceProperties"]["Name"]
     unique = hashlib.sha256(event["RequestId"].encode()).hexdigest()[:12]
-    return f"{stack[: NAME_LENGTH - len(unique) - 1].rstrip('-')}-{unique}"
+    return f"{begins[: NAME_LENGTH - len(unique) - 1].rstrip('-')}-{unique}"
 
 
 def _stop(kind: str, name: str) -> None:

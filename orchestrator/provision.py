@@ -18,6 +18,8 @@ def provision(body: dict) -> dict:
     kind, here = pipelines.TYPES[request.pipeline_type], site()
     for key in kind.locations:
         _require_bucket(key, request.values[key])
+    for key in kind.sources:
+        _require_objects(key, request.values[key])
     for _ in range(ATTEMPTS):
         try:
             return _carry_out(request, kind, here)
@@ -80,6 +82,20 @@ def _require_bucket(key: str, location: str) -> None:
                 "take the assets bucket"
             ) from None
         raise
+
+
+def _require_objects(key: str, location: str) -> None:
+    bucket, _, prefix = location.partition("/")
+    try:
+        found = client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDenied":
+            raise
+        return  # what the job may read is not for the orchestrator to see
+    if not found["KeyCount"]:
+        raise BadRequest(
+            f"Bad request. {key}: there is nothing at s3://{location}; upload it first"
+        )
 
 
 def _without_metadata(template: dict) -> dict:

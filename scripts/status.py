@@ -26,7 +26,10 @@ from common.output import print_json
 from orchestrator import pipelines
 
 POLL_SECONDS = 0.5
+# What of a pipeline's outputs its user asks for.
+SHOWN = {"SageMakerEndpointName": "endpoint", "BatchTransformOutputLocation": "output"}
 HEALTH = {IN_SERVICE: "in service", FAILED: "failed", IN_PROGRESS: "in progress"}
+DONE = "done"
 ROW = "{pipeline:24}{type:24}{health:13}{version:14}{changed}"
 AGES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -44,9 +47,10 @@ def show(state: dict) -> None:
                 print(f"    why: {execution['errorDetails'].get('message', '')}")
     if not state["stageStates"]:
         print("  not provisioned yet")
-    endpoint = state.get("outputs", {}).get("SageMakerEndpointName")
-    if endpoint and verdict(state) == IN_SERVICE:
-        print(f"  endpoint               {endpoint}")
+    if verdict(state) == IN_SERVICE:
+        for key, what in SHOWN.items():
+            if key in state.get("outputs", {}):
+                print(f"  {what:22} {state['outputs'][key]}")
 
 
 def all_of(target: Target) -> list[dict]:
@@ -81,11 +85,17 @@ def row_of(state: dict) -> dict[str, str]:
     return {
         "pipeline": name,
         "type": kind,
-        "health": HEALTH[verdict(state)],
+        "health": health(state),
         "version": next((found[0][:12] for found in versions if found), "-"),
         "changed": age(state["updated"]) if "updated" in state else "-",
         "why": " ".join(reasons),
     }
+
+
+def health(state: dict) -> str:
+    """In a word; a job that has succeeded is done."""
+    is_job = "BatchTransformJobName" in state.get("outputs", {})
+    return DONE if is_job and verdict(state) == IN_SERVICE else HEALTH[verdict(state)]
 
 
 def age(then: str) -> str:

@@ -56,6 +56,7 @@ CLEAR_400 = {
     "odd/instance_bad": "inference_instance",
     "odd/package_name_without_registry": "model_package_name",
     "odd/custom_image_null": "custom_image_uri",
+    "odd/batch_trailing_slash": "must not lie in one another",
     "status/missing_key": "pipeline_id",
     "status/wrong_key": "pipeline_id",
     "status/list_body": "must be a JSON object",
@@ -102,6 +103,7 @@ PROVISIONED = ("/provisionpipeline", "/pipelinestatus")
 def test_the_recorded_requests_get_the_recorded_answers(vector, sandbox):
     sandbox.upload(MODEL)
     sandbox.upload(MODEL, "v2/model.tar.gz")
+    sandbox.upload(b"1\n", "pulsar/batch/input.csv")
     event = vector["request"]["event"]
     body = _here(event.get("body") or "", sandbox)
     if event["httpMethod"] != "POST" or event["path"] not in PROVISIONED:

@@ -338,7 +338,7 @@ def custom_event(aws):
             "RequestId": "5d478078-13e9-baf0-464a-7ef285ecc786",
             "LogicalResourceId": "Job",
             "ResourceType": "Custom::TransformJob",
-            "ResourceProperties": {"ServiceToken": "handler", "Request": request},
+            "ResourceProperties": {"ServiceToken": "handler", "Name": "night", "Request": request},
         } | changes
 
     event.answers = answers
@@ -401,7 +401,10 @@ def test_deleting_stops_the_job_and_what_has_ended_is_no_error(custom_event, mon
     [
         ({"ResourceType": "Custom::Nothing"}, "no custom resource Custom::Nothing"),
         ({"ResourceProperties": {}}, "Request"),
-        ({"ResourceProperties": {"Request": {"ModelName": "x"}}}, "TransformInput"),
+        (
+            {"ResourceProperties": {"Name": "night", "Request": {"ModelName": "x"}}},
+            "TransformInput",
+        ),
     ],
 )
 def test_what_cannot_be_started_is_told_to_cloudformation(custom_event, changes, words):

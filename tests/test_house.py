@@ -27,7 +27,7 @@ KNOWS = {
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
         "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
-        "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
+        "orchestrator.sandbox.jobs", "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {
@@ -35,9 +35,12 @@ KNOWS = {
     },
     "orchestrator.sandbox.cloudwatch": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.hosting": {"orchestrator", "orchestrator.sandbox"},
+    "orchestrator.sandbox.jobs": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.hosting",
+    },
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
-        "orchestrator.sandbox.hosting",
+        "orchestrator.sandbox.hosting", "orchestrator.sandbox.jobs",
     },
     "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},

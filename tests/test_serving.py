@@ -18,7 +18,7 @@ from conftest import IMAGE, OTHER_IMAGE, SHARED
 
 from common.files import CODE
 from orchestrator.images import image_uri
-from orchestrator.pipelines.realtime import sklearn_environment
+from orchestrator.pipelines.models import sklearn_environment
 from orchestrator.sandbox.children import ChildFailed
 from orchestrator.sandbox.hosting.process import start
 from scoring.packing import pack

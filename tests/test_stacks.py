@@ -358,7 +358,7 @@ def jobs(aws, custom_event, tmp_path, monkeypatch):  # noqa: F811
 
 
 def job(request: dict, **changes) -> dict:
-    properties = {"ServiceToken": FUNCTION, "Request": request | changes}
+    properties = {"ServiceToken": FUNCTION, "Name": "night", "Request": request | changes}
     return stack_of(Job={"Type": "Custom::TransformJob", "Properties": properties})
 
 
@@ -366,7 +366,7 @@ def test_a_stack_starts_a_job_replaces_it_when_it_changes_and_stops_it(jobs):
     stack_id = jobs.create(job(jobs.request, MaxConcurrentTransforms=1))
     assert jobs.ends(stack_id) == "CREATE_COMPLETE"
     first = jobs_there()[0]["TransformJobName"]
-    assert first.startswith("stack-")
+    assert first.startswith("night-")
     jobs.update(stack_id, job(jobs.request, MaxConcurrentTransforms=2))
     assert jobs.ends(stack_id) == "UPDATE_COMPLETE"
     assert jobs.stopped == [first]

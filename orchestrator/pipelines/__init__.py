@@ -7,17 +7,16 @@ name_in                 type and model of a stack, for people
 
 from orchestrator import contract
 from orchestrator.contract import BadRequest, Request
-from orchestrator.pipelines import realtime
+from orchestrator.pipelines import batch, realtime
 from orchestrator.pipelines.family import PipelineType
 
 TYPES: dict[str, PipelineType] = {
     **realtime.TYPES,
+    **batch.TYPES,
 }
 
 # The original's other types: we do not provision them, but its clients ask for their status.
 ORIGINALS_SUFFIXES = {
-    "byom_batch_builtin": "byompipelinebatchbuiltin",
-    "byom_batch_custom": "byompipelinebatchcustom",
     "byom_data_quality_monitor": "byomdataqualitymonitor",
     "byom_model_quality_monitor": "byommodelqualitymonitor",
     "byom_model_bias_monitor": "byommodelbiasmonitor",

@@ -41,6 +41,8 @@ class PipelineType:
     artifacts: tuple[str, ...] = ()
     # Keys that are `bucket/prefix`; the bucket must be there.
     locations: tuple[str, ...] = ()
+    # Keys of which something must be there: `bucket/key`, or `bucket/prefix` of one object or more.
+    sources: tuple[str, ...] = ()
     # From a stack's outputs: must it be deleted, because nothing in it can be updated any more?
     beyond_repair: Callable[[dict[str, str]], bool] = never
     # From a stack's outputs and its template: what runs otherwise than was asked, in words.

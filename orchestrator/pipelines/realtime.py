@@ -11,48 +11,22 @@ from botocore.exceptions import ClientError
 from orchestrator import contract
 from orchestrator.contract import Request
 from orchestrator.environment import Site, client
-from orchestrator.images import FRAMEWORK_VERSIONS, image_uri, sklearn_version_of
+from orchestrator.pipelines import models
 from orchestrator.pipelines.family import PipelineType, attribute
 
 VARIANT = "AllTraffic"
-ARTIFACT = "model_artifact_location"
 
 
-def plan_builtin(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
-    values = request.values
-    image = image_uri(values["model_framework"], values["model_framework_version"], site.region)
-    return plan(request, site, artifacts[ARTIFACT], image)
-
-
-def plan_custom(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
-    return plan(request, site, artifacts[ARTIFACT], request.values["custom_image_uri"])
-
-
-def plan(request: Request, site: Site, model_data_url: str, image: str) -> dict:
-    """A model, the configuration of its endpoint, the endpoint.
-
-    A new artefact has a new `model_data_url`, which is what makes CloudFormation replace the model.
-    """
+def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
+    """A model, the configuration of its endpoint, the endpoint."""
     values, name = request.values, request.model_name
     kms = {"KmsKeyId": values["kms_key_arn"]} if values["kms_key_arn"] else {}
     endpoint_name = {"EndpointName": values["endpoint_name"]} if values["endpoint_name"] else {}
-    container = {"Image": image, "ModelDataUrl": model_data_url}
-    if sklearn_version_of(image):
-        container["Environment"] = sklearn_environment()
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"{request.pipeline_type} pipeline of the model {name}",
         "Resources": {
-            "Model": {
-                "Type": "AWS::SageMaker::Model",
-                "Properties": {
-                    "ExecutionRoleArn": site.sagemaker_role_arn,
-                    "PrimaryContainer": container,
-                    # A model is somebody's code: it answers, and reaches nobody.
-                    "EnableNetworkIsolation": True,
-                    "Tags": [{"Key": "model_name", "Value": name}],
-                },
-            },
+            "Model": models.resource(request, site, artifacts),
             "EndpointConfig": {
                 "Type": "AWS::SageMaker::EndpointConfig",
                 "Properties": {
@@ -105,26 +79,6 @@ def plan(request: Request, site: Site, model_data_url: str, image: str) -> dict:
     }
 
 
-def sklearn_environment() -> dict[str, str]:
-    """What SageMaker's scikit-learn container must be told.
-
-    It takes its module's name from SAGEMAKER_PROGRAM and nowhere else, and looks for the
-    file where SAGEMAKER_SUBMIT_DIRECTORY says: with either missing it never answers a ping.
-    One OpenMP thread per worker: with more, the workers fight over the cores and gradient
-    boosting all but stops under load.
-    """
-    return {
-        "SAGEMAKER_PROGRAM": "inference.py",
-        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def check_framework(values: dict[str, str]) -> None:
-    versions = FRAMEWORK_VERSIONS[values["model_framework"]]
-    contract.one_of(versions)("model_framework_version", values["model_framework_version"])
-
-
 def endpoint_is_lost(outputs: dict[str, str]) -> bool:
     """SageMaker has given the endpoint up, or somebody has deleted it: only a new one helps."""
     name = outputs.get("SageMakerEndpointName")
@@ -173,41 +127,25 @@ def _endpoint(name: str) -> dict | None:
 
 
 COMMON = {
+    "plan": plan,
     "optional": {"endpoint_name": contract.resource_name, "kms_key_arn": contract.kms_key},
-    "refused": {
-        "model_package_name": "needs a model registry, which is not supported; "
-        "send model_artifact_location alone"
-    },
-    "artifacts": (ARTIFACT,),
+    "refused": models.REFUSED,
+    "artifacts": (models.ARTIFACT,),
     "locations": ("data_capture_location",),
     "beyond_repair": endpoint_is_lost,
     "difference": difference,
 }
+CAPTURE = {"data_capture_location": contract.location}
 TYPES = {
     "byom_realtime_builtin": PipelineType(
         stack_suffix="byompipelinerealtimebuiltin",
-        required={
-            "model_name": contract.model_name,
-            "inference_instance": contract.instance_type,
-            "model_framework": contract.one_of(tuple(FRAMEWORK_VERSIONS)),
-            "model_framework_version": contract.anything,  # depends on the framework
-            ARTIFACT: contract.artifact,
-            "data_capture_location": contract.location,
-        },
-        check_together=check_framework,
-        plan=plan_builtin,
+        required={**models.BUILTIN, **CAPTURE},
+        check_together=models.check_framework,
         **COMMON,
     ),
     "byom_realtime_custom": PipelineType(
         stack_suffix="byompipelinerealtimecustom",
-        required={
-            "model_name": contract.model_name,
-            "inference_instance": contract.instance_type,
-            "custom_image_uri": contract.image,
-            ARTIFACT: contract.artifact,
-            "data_capture_location": contract.location,
-        },
-        plan=plan_custom,
+        required={**models.CUSTOM, **CAPTURE},
         **COMMON,
     ),
 }

@@ -149,7 +149,7 @@ def _is_alive(pid: int) -> bool:
 
 def warm_up() -> None:
     """Import what endpoints need, in a way that forks share it."""
-    # One OpenMP thread per process; read once, with the import (pipelines/realtime.py).
+    # One OpenMP thread per process; read once, with the import (pipelines/models.py).
     os.environ["OMP_NUM_THREADS"] = "1"
     # numpy on macOS may not survive a fork: there, every process imports for itself.
     if sys.platform == "linux":

@@ -8,6 +8,7 @@
     capture/<endpoint>/<configuration>/   captured records on their way to the store,
                   and <configuration>.json where they belong
     logs/<endpoint>.<variant>.<process>.log   what an endpoint's process prints
+    logs/@<group>.<job>.<process>.log         what a job's does
     metrics/      what the fronts have counted of predictions
     journal.db    both of them, once read (cloudwatch/)
     run/routes/        which process answers for an endpoint
@@ -28,6 +29,7 @@ STAGE = "/prod"  # of the orchestrator's API
 ASSETS_BUCKET = "pulsar-assets"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sandbox"
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
+JOB_GROUP = "/aws/sagemaker/{}"
 SPARE_BYTES = 1 << 20  # must fit on the disk for a start
 NEWS_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:orchestrator-news"
 HANDLER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orchestrator"
@@ -78,6 +80,10 @@ class Places:
     def log(self, endpoint: str, variant: str, process: str) -> Path:
         """`process` is the name of an endpoint's process, `endpoint-…`."""
         return self.inside("logs", f"{endpoint}.{variant}.{process.partition('-')[2]}.log")
+
+    def job_log(self, group: str, job: str, process: str) -> Path:
+        """`process` is the name of a job's process, `job-…`; `@` tells it from an endpoint."""
+        return self.inside("logs", f"@{group}.{job}.{process.partition('-')[2]}.log")
 
     def process(self, name: str) -> Path:
         return self.inside("run", name)

@@ -44,6 +44,7 @@ from orchestrator.sandbox.gate import Gate, scope_of
 from orchestrator.sandbox.hosting.fleet import Fleet
 from orchestrator.sandbox.hosting.publisher import Publisher
 from orchestrator.sandbox.identity import Identity
+from orchestrator.sandbox.jobs.queue import Queue
 from orchestrator.sandbox.nursery import Nursery
 from orchestrator.sandbox.places import (
     ASSETS_BUCKET,
@@ -57,7 +58,9 @@ from orchestrator.sandbox.sagemaker.asynchronous import Invocations
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.processing_jobs import ProcessingJobs
 from orchestrator.sandbox.sagemaker.tags import Tags
+from orchestrator.sandbox.sagemaker.transform_jobs import TransformJobs
 from orchestrator.sandbox.sns.delivery import Delivery
 from orchestrator.sandbox.sns.topics import Topics
 from orchestrator.sandbox.state import State
@@ -91,7 +94,10 @@ class Sandbox:
         self._answers = Answers()
         models, configs = Models(self._state, places), EndpointConfigs(self._state)
         endpoints, tags = Endpoints(self._state, self._fleet), Tags(self._state)
-        sagemaker = Service("sagemaker", models, configs, endpoints, tags)
+        self._queue = Queue(self._state, places, nursery, commands)
+        transforms = TransformJobs(self._state, self._queue.wake)
+        processings = ProcessingJobs(self._state, self._queue.wake)
+        sagemaker = Service("sagemaker", models, configs, endpoints, tags, transforms, processings)
         custom = CustomResource(HANDLER, self._invoke, self._answers, url + ANSWERS)
         self._stacks = Stacks(
             self._state,
@@ -143,9 +149,11 @@ class Sandbox:
                 raise
         self._stacks.resume()
         self._invocations.resume()
+        self._queue.start()
 
     def close(self) -> None:
         self._stacks.close()
+        self._queue.close()
         self._invocations.close()
         self._delivery.close()
         self._fleet.close()

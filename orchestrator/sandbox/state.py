@@ -59,6 +59,12 @@ CREATE TABLE IF NOT EXISTS weights (  -- of an endpoint's variant, where it was 
     endpoint TEXT, config TEXT, weight REAL, PRIMARY KEY (endpoint, config));
 CREATE TABLE IF NOT EXISTS invocations (  -- asked asynchronously, and not answered yet
     id INTEGER PRIMARY KEY, endpoint TEXT, request TEXT, created TEXT);
+CREATE TABLE IF NOT EXISTS transform_jobs (
+    name TEXT PRIMARY KEY, arn TEXT, request TEXT, status TEXT, reason TEXT, message TEXT,
+    created TEXT, started TEXT, ended TEXT, updated TEXT);
+CREATE TABLE IF NOT EXISTS processing_jobs (
+    name TEXT PRIMARY KEY, arn TEXT, request TEXT, status TEXT, reason TEXT, message TEXT,
+    created TEXT, started TEXT, ended TEXT, updated TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);

@@ -30,16 +30,22 @@ def estimate(payload: dict | None = None) -> list[dict]:
         },
     ]
     if payload:
-        instance = str(payload.get("inference_instance"))
-        hourly = prices["hosting_per_hour"].get(instance)
-        rows.append(
-            {
-                "what": f"endpoint {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
-                "billed": f"{hourly} per hour" if hourly else "by the hour; price not known here",
-                "per_month": round(hourly * prices["hours_per_month"], 2) if hourly else None,
-            }
-        )
+        rows.append(_of(payload, prices))
     return rows
+
+
+def _of(payload: dict, prices: dict) -> dict:
+    """What a payload's pipeline has billed: an endpoint by the hour, a job while it runs."""
+    instance = str(payload.get("inference_instance"))
+    hourly = prices["hosting_per_hour"].get(instance)
+    if "batch_inference_data" in payload:
+        billed = f"{hourly} per hour while it runs" if hourly else "while it runs; price not known"
+        return {"what": f"transform job, {instance}", "billed": billed, "per_month": 0.0}
+    return {
+        "what": f"endpoint {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
+        "billed": f"{hourly} per hour" if hourly else "by the hour; price not known here",
+        "per_month": round(hourly * prices["hours_per_month"], 2) if hourly else None,
+    }
 
 
 def table(rows: list[dict]) -> str:

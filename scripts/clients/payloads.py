@@ -11,6 +11,7 @@ from common.params import load_params
 from orchestrator import pipelines
 
 REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
+BATCH = ROOT / "payloads" / "pulsar-batch.json"
 
 
 def load_payload(path: Path, bucket: str) -> dict:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from orchestrator.sandbox.cloudwatch.tally import merged
 from orchestrator.sandbox.errors import clean
-from orchestrator.sandbox.places import LOG_GROUP, Places
+from orchestrator.sandbox.places import JOB_GROUP, LOG_GROUP, Places
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +168,11 @@ class Journal:
         known = self.rows("SELECT * FROM streams WHERE file = ?", path.name)
         if known:
             return known[0]
-        endpoint, variant, identity = path.name.removesuffix(".log").split(".")
+        first, second, identity = path.name.removesuffix(".log").split(".")
+        is_job = first.startswith("@")
+        group = JOB_GROUP.format(first[1:]) if is_job else LOG_GROUP.format(first)
         created = int(os.stat(path).st_mtime * 1000)
-        new = (LOG_GROUP.format(endpoint), f"{variant}/{identity}", created, path.name)
+        new = (group, f"{second}/{identity}", created, path.name)
         with self._transaction():
             self._db.execute(
                 "INSERT INTO streams (log_group, name, created, file) VALUES (?, ?, ?, ?)", new
@@ -232,7 +234,8 @@ class Journal:
 
 
 def _process_of(path: Path) -> str:
-    return f"endpoint-{path.name.split('.')[2]}"
+    kind = "job" if path.name.startswith("@") else "endpoint"
+    return f"{kind}-{path.name.split('.')[2]}"
 
 
 def _whole(data: bytes, is_all: bool) -> int:

@@ -25,6 +25,7 @@ from orchestrator.sandbox.hosting.capture import Capture
 from orchestrator.sandbox.hosting.command import Command
 from orchestrator.sandbox.hosting.confinement import READ, SPOOL, WORK, confine
 from orchestrator.sandbox.hosting.container import INTERNAL_ERROR, Container, ContainerFailed, page
+from orchestrator.sandbox.hosting.manners import be_modest
 from orchestrator.sandbox.web import MAX_BODY, Answer
 
 log = logging.getLogger("endpoint")
@@ -44,20 +45,25 @@ METHODS = {
     "/invocations": ("POST", "OPTIONS"),
     "/execution-parameters": ("HEAD", "GET", "OPTIONS"),
 }
+MOST_OF_BATCH = 100 << 20  # a mini-batch may be longer than what an endpoint is asked
 HEARD_SECONDS = 10  # for the reason of a failure to be read
 
 
 class Service:
     """The HTTP side, an ASGI application over a `Container` or a `Command`."""
 
-    def __init__(self, container: "Container | Command", capture: Capture) -> None:
+    def __init__(
+        self, container: "Container | Command", capture: Capture, most: int = MAX_BODY
+    ) -> None:
+        """`most` bytes of a request are taken."""
         self._container = container
         self._capture = capture
+        self._most = most
         self._bodies = web.Bodies(sys.maxsize)  # the fronts have bounded them
 
     async def __call__(self, scope, receive, send) -> None:
         try:
-            body = await self._bodies.read(receive, MAX_BODY)
+            body = await self._bodies.read(receive, self._most)
         except web.Disconnected:
             return
         headers = web.headers_of(scope)
@@ -118,7 +124,8 @@ async def run(job: dict, listener: socket.socket, tell: Callable[..., None]) -> 
     `model_dir`, the unpacked model;
     `image` and `environment` of its container; `command`, where one stands for a custom image;
     `capture`, the DataCaptureConfig, and `spool`, the folder for what is captured; `name`, the
-    process's, whose folder it is started in; and `folder`, the sandbox's. `tell` hears what it is doing,
+    process's, whose folder it is started in; `folder`, the sandbox's; and `batch` for a transform job's
+    model, which has time. `tell` hears what it is doing,
     and that it is ready.
     """
     model_dir, environment = Path(job["model_dir"]), job["environment"]
@@ -131,7 +138,7 @@ async def run(job: dict, listener: socket.socket, tell: Callable[..., None]) -> 
     try:
         if command:
             await container.started()
-        service = Service(container, capture)
+        service = Service(container, capture, MOST_OF_BATCH if job.get("batch") else MAX_BODY)
         # The fronts keep their connections; whoever closes one may do so under a request.
         serving = await web.start(service, [listener], drain_seconds=60, idle_seconds=86400)
         tell(ready=True)
@@ -167,6 +174,8 @@ def main(job: dict, environment: dict[str, str]) -> int:
     listener.bind(socket_of(job["name"]))
     listener.listen(1024)
     try:
+        if job.get("batch"):
+            be_modest()
         _settle_in(job, environment)
         uvloop.run(run(job, listener, line.tell))
         return 0

@@ -11,6 +11,8 @@ KINDS = {
     "model": ("models", "model"),
     "endpoint-config": ("endpoint_configs", "endpoint configuration"),
     "endpoint": ("endpoints", "endpoint"),
+    "transform-job": ("transform_jobs", "transform job"),
+    "processing-job": ("processing_jobs", "processing job"),
 }
 OURS = re.compile(rf"arn:aws:sagemaker:{REGION}:{ACCOUNT}:([^/]+)/(.+)")
 

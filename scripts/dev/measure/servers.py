@@ -25,7 +25,7 @@ from common.params import load_params
 from measure import load
 from measure.place import Place, Sandbox
 from orchestrator.images import image_uri
-from orchestrator.pipelines.realtime import sklearn_environment
+from orchestrator.pipelines.models import sklearn_environment
 from orchestrator.sandbox.hosting.process import start
 from orchestrator.sandbox.nursery import Nursery
 
