@@ -4,11 +4,11 @@ import contextlib
 import os
 from pathlib import Path
 
-NICE = 19
+NICE = 10  # a tenth of the share of those that answer: they come first, and it still gets on
 
 
 def be_modest() -> None:
-    """Run when nobody else wants the processor. Linux shares it out among sessions first, where it
+    """Leave the processor to others, mostly. Linux shares it out among sessions first, where it
     groups processes by them, so that the session has to be modest as well."""
     os.nice(NICE)
     with contextlib.suppress(OSError):
