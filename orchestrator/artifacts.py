@@ -9,6 +9,7 @@ Nothing is ever deleted here: two equal requests share a copy. `scripts/destroy.
 stack's copies with the stack.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -69,6 +70,14 @@ def look_up(request: Request, keys: tuple[str, ...], bucket: str) -> dict[str, A
         etag = head["ETag"].strip('"')
         found[name] = Artifact(bucket, key, etag, address(request.stack_name, etag, key))
     return found
+
+
+def ship(stack_name: str, name: str, content: bytes, bucket: str) -> str:
+    """Put something of the orchestrator's own beside a stack's artifacts; its address."""
+    key = address(stack_name, hashlib.sha256(content).hexdigest()[:32], name)
+    if _head(bucket, key) is None:
+        client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+    return f"s3://{bucket}/{key}"
 
 
 def keep(artifacts: Mapping[str, Artifact]) -> None:

@@ -28,6 +28,9 @@ WRONG_METHOD = (
     "Bad request format. Expected httpMethod or pipeline_type, received none. "
     "Check documentation for API & config formats."
 )
+WRONG_PROBLEM = (  # of whichever type: the original names this one
+    "Bad request format. Unsupported problem_type in byom_model_quality_monitor pipeline"
+)
 WRONG_TYPE = (
     "Bad request format. Pipeline type not supported. Check documentation for API & config formats"
 )
@@ -91,6 +94,11 @@ def text(body: dict, key: str) -> str:
     if key not in body:
         raise BadRequest(MISSING_KEY.format(key))
     value = body[key]
+    return clean(key, value)
+
+
+def clean(key: str, value: object) -> str:
+    """A value that must be a printable string."""
     if not isinstance(value, str):
         raise BadRequest(f"Bad request. {key} must be a string, not {json.dumps(value)[:100]}")
     if not value.isprintable():  # it could not be shown again, in XML for one
@@ -135,6 +143,17 @@ def anything(key: str, value: str) -> str:
     return value
 
 
+def number(least: int, most: int) -> Check:
+    def check(key: str, value: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
+            raise BadRequest(
+                f"Bad request. {key} must be a whole number from {least} to {most}, not {value!r}"
+            )
+        return value
+
+    return check
+
+
 LONGEST_LOCATION = 512 - len("s3://")  # SageMaker's limit for where records are captured
 
 
@@ -171,6 +190,7 @@ model_name = matches(
 artifact = matches(
     r"(?!s3://)[^/\s][^\s]*\.tar\.gz", "the key of a .tar.gz inside the assets bucket"
 )
+key = matches(r"(?!s3://)[^/\s]\S*", "the key of an object inside the assets bucket")
 instance_type = matches(
     r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as ml.m5.large"
 )

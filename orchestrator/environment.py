@@ -5,6 +5,8 @@ sandbox's. That is decided by the environment alone:
 
     ASSETS_BUCKET         where models are uploaded
     SAGEMAKER_ROLE_ARN    the role SageMaker takes to run a model
+    MONITOR_ROLE_ARN      the role it takes to run a monitor, which reads what was captured
+    SCHEDULER_ROLE_ARN    the role EventBridge Scheduler takes to start one
     HANDLER_ARN           the handler itself, which CloudFormation calls for custom resources
     CFN_ROLE_ARN          the role CloudFormation takes to carry out a plan (optional)
     AWS_REGION            the region
@@ -35,6 +37,8 @@ class Site:
     region: str
     assets_bucket: str
     sagemaker_role_arn: str
+    monitor_role_arn: str
+    scheduler_role_arn: str
     handler_arn: str
     api_url: str  # of the orchestrator, ending in a slash
 
@@ -44,6 +48,8 @@ def site() -> Site:
         os.environ["AWS_REGION"],
         os.environ["ASSETS_BUCKET"],
         os.environ["SAGEMAKER_ROLE_ARN"],
+        os.environ["MONITOR_ROLE_ARN"],
+        os.environ["SCHEDULER_ROLE_ARN"],
         os.environ["HANDLER_ARN"],
         os.environ["API_URL"],
     )

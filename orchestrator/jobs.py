@@ -4,7 +4,8 @@ A transform or processing job has no CloudFormation type of its own. A plan hold
 
     {"Type": "Custom::TransformJob",
      "Properties": {"ServiceToken": <the handler's ARN>, "Name": <how its name begins>,
-                    "Request": <CreateTransformJob's members, but for the job's name>}}
+                    "Request": <CreateTransformJob's members, but for the job's name, which
+                               ${JobName} stands for in any of them>}}
 
 and CloudFormation then calls the handler with `RequestType: Create`, `Update` or `Delete`
 (CloudFormation user guide, "Custom resource request and response objects"). The job is started or
@@ -68,14 +69,23 @@ def _start(kind: str, event: dict) -> str:
     """Start a job; its name. The same request twice, as CloudFormation may send it, is one job."""
     sagemaker, operation = client("sagemaker"), f"Create{kind}"
     shape = sagemaker.meta.service_model.operation_model(operation).input_shape
-    request = typed(event["ResourceProperties"]["Request"], shape)
-    name = request[f"{kind}Name"] = _name(event)
+    name = _name(event)
+    request = typed(_filled(event["ResourceProperties"]["Request"], name), shape)
+    request[f"{kind}Name"] = name
     try:
         getattr(sagemaker, xform_name(operation))(**request)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceInUse":
             raise
     return name
+
+
+def _filled(value: object, name: str) -> object:
+    if isinstance(value, dict):
+        return {key: _filled(item, name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, name) for item in value]
+    return value.replace("${JobName}", name) if isinstance(value, str) else value
 
 
 def _name(event: dict) -> str:

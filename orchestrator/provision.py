@@ -20,6 +20,7 @@ def provision(body: dict) -> dict:
         _require_bucket(key, request.values[key])
     for key in kind.sources:
         _require_objects(key, request.values[key])
+    kind.must_be_there(request.values)
     for _ in range(ATTEMPTS):
         try:
             return _carry_out(request, kind, here)
@@ -33,7 +34,11 @@ def provision(body: dict) -> dict:
 
 def _carry_out(request: Request, kind: PipelineType, here: Site) -> dict:
     found = artifacts.look_up(request, kind.artifacts, here.assets_bucket)
-    template = kind.plan(request, here, {key: artifact.url for key, artifact in found.items()})
+    addresses = {key: artifact.url for key, artifact in found.items()} | {
+        name: artifacts.ship(request.stack_name, name, content(), here.assets_bucket)
+        for name, content in kind.shipped.items()
+    }
+    template = kind.plan(request, here, addresses)
     stack = cloudformation.find(request.stack_name)
     if stack:
         cloudformation.must_be_ours(stack)

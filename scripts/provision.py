@@ -27,11 +27,14 @@ def preview(payload: dict, target: Target) -> dict:
     """What the orchestrator would hand to CloudFormation."""
     request = pipelines.validate(payload)
     kind, bucket = pipelines.TYPES[request.pipeline_type], target.bucket
-    site = Site(target.region, bucket, "<SageMaker's role>", "<the handler>", target.url)
+    roles = "<SageMaker's role>", "<the monitors' role>", "<the scheduler's role>"
+    site = Site(target.region, bucket, *roles, "<the handler>", target.url)
     copies = {
         key: artifacts.address(request.stack_name, "<version>", request.values[key])
         for key in kind.artifacts
     }
+    for name in kind.shipped:
+        copies[name] = artifacts.address(request.stack_name, "<version>", name)
     return kind.plan(request, site, {key: f"s3://{bucket}/{copy}" for key, copy in copies.items()})
 
 

@@ -5,22 +5,21 @@ stack_of, of_stack      the stack that stands for a pipeline, and the type of a 
 name_in                 type and model of a stack, for people
 """
 
+import json
+
 from orchestrator import contract
 from orchestrator.contract import BadRequest, Request
-from orchestrator.pipelines import batch, realtime
+from orchestrator.pipelines import batch, monitors, realtime
 from orchestrator.pipelines.family import PipelineType
 
 TYPES: dict[str, PipelineType] = {
     **realtime.TYPES,
     **batch.TYPES,
+    **monitors.TYPES,
 }
 
 # The original's other types: we do not provision them, but its clients ask for their status.
 ORIGINALS_SUFFIXES = {
-    "byom_data_quality_monitor": "byomdataqualitymonitor",
-    "byom_model_quality_monitor": "byommodelqualitymonitor",
-    "byom_model_bias_monitor": "byommodelbiasmonitor",
-    "byom_model_explainability_monitor": "byommodelexplainabilitymonitor",
     "model_training_builtin": "modeltraining",
     "model_tuner_builtin": "tunertraining",
     "model_autopilot_training": "autopilottraining",
@@ -38,20 +37,39 @@ def validate(body: dict) -> Request:
     if not isinstance(name, str) or name not in TYPES:
         raise BadRequest(contract.WRONG_TYPE)
     kind = TYPES[name]
-    for key in kind.required:
+    required = dict(kind.required)
+    if kind.by_problem:
+        problem = body.get("problem_type")
+        problem = problem.strip() if isinstance(problem, str) else None
+        if problem not in kind.by_problem:
+            raise BadRequest(contract.WRONG_PROBLEM)
+        required |= {"problem_type": contract.one_of((problem,)), **kind.by_problem[problem]}
+        body = body | {"problem_type": problem}
+    for key in required:
         if key not in body:
             raise BadRequest(contract.MISSING_KEY.format(key))
     for key, reason in kind.refused.items():
         if key in body:
             raise BadRequest(f"Bad request. {key} {reason}")
-    checks = {**kind.required, **kind.optional}
+    checks = {**kind.optional, **required}
     values = {
-        key: check(key, contract.text(body, key)) if key in body else ""
+        key: check(key, _text(kind, body, key)) if key in body else ""
         for key, check in checks.items()
     }
     kind.check_together(values)
     model_name = values["model_name"].strip()
     return Request(name, model_name, contract.stack_name(model_name, kind.stack_suffix), values)
+
+
+def _text(kind: PipelineType, body: dict, key: str) -> str:
+    """A value as text; what may be a number or an object is written as JSON has it."""
+    value = body[key]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (key in kind.numbers and is_number) or (key in kind.objects and isinstance(value, dict)):
+        return json.dumps(value)
+    if key in kind.objects:
+        raise BadRequest(f"Bad request. {key} must be a JSON object, not {json.dumps(value)[:100]}")
+    return contract.text(body, key)
 
 
 def stack_of(pipeline_type: str, model_name: str) -> str:

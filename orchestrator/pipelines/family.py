@@ -33,12 +33,20 @@ class PipelineType:
     required: Mapping[str, Check]  # in the order in which they are checked
     plan: Callable[[Request, Site, Mapping[str, str]], dict]
     optional: Mapping[str, Check] = field(default_factory=dict)
+    # By problem_type, where the type has one: what it requires besides.
+    by_problem: Mapping[str, Mapping[str, Check]] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()  # keys whose value may be a number, too
+    objects: tuple[str, ...] = ()  # keys whose value is a JSON object
     # Keys of the original that ours does not honour, with the reason.
     refused: Mapping[str, str] = field(default_factory=dict)
     # Raises BadRequest where values do not go together.
     check_together: Callable[[dict[str, str]], None] = nothing_more
     # Keys that name an object in the assets bucket, of which the stack gets a copy of its own.
     artifacts: tuple[str, ...] = ()
+    # What the orchestrator uploads itself, by the name under which `plan` finds its address.
+    shipped: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    # Raises BadRequest where something is not there that the values speak of.
+    must_be_there: Callable[[dict[str, str]], None] = nothing_more
     # Keys that are `bucket/prefix`; the bucket must be there.
     locations: tuple[str, ...] = ()
     # Keys of which something must be there: `bucket/key`, or `bucket/prefix` of one object or more.

@@ -131,6 +131,8 @@ async def run(
         "NO_PROXY": "127.0.0.1",
         "ASSETS_BUCKET": ASSETS_BUCKET,
         "SAGEMAKER_ROLE_ARN": ROLE,
+        "MONITOR_ROLE_ARN": ROLE,
+        "SCHEDULER_ROLE_ARN": ROLE,
         "HANDLER_ARN": HANDLER,
         "API_URL": f"{url}{STAGE}/",
         "ACCOUNT_ID": ACCOUNT,
