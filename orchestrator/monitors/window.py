@@ -178,10 +178,20 @@ def listed(s3, bucket, variant, window):
             continue
         if hour.group(1) > last:
             return
-        came = item["LastModified"]
-        if came < window.seen and came + timedelta(seconds=1) < window.start:
-            continue  # captured before it came, so before the window
-        if came < window.seen:
-            yield item["Key"], text(window.start)
-        elif came < window.listed:
-            yield item["Key"], ""
+        since = taken_since(item["LastModified"], window)
+        if since is not None:
+            yield item["Key"], since
+
+
+def taken_since(came, window):
+    """From which inferenceTime on the records of an object that came to S3 then are the window's.
+
+    None where none of them is. S3 tells whole seconds.
+    """
+    if came >= window.listed:
+        return None
+    if came >= window.seen:
+        return ""
+    if came + timedelta(seconds=1) < window.start:
+        return None  # captured before it came, so before the window
+    return text(window.start)
