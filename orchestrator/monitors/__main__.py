@@ -55,10 +55,10 @@ def main():
     except Refused as error:
         message, code = str(error), 1
     except (ClientError, BotoCoreError) as error:
-        message, code = "S3 refused: {}".format(error), 1
+        message, code = f"S3 refused: {error}", 1
     except Exception as error:  # ours to mend; the log has the rest
         traceback.print_exc()
-        message, code = "the analysis failed: {!r}; its log has the traceback".format(error), 1
+        message, code = f"the analysis failed: {error!r}; its log has the traceback", 1
     print(message, file=sys.stderr if code else sys.stdout)
     write(Path(settings.get("exit_message_path") or MESSAGE), message)
     return code
@@ -73,7 +73,7 @@ def run(settings):
     if job == "baseline":
         table = baseline_table(Path(needed(settings, "dataset_source")))
         write_all(output, analyzer.baseline(table, settings))
-        return "Completed: {} no violations.".format(SUCCESS)
+        return f"Completed: {SUCCESS} no violations."
     return monitor(kind, analyzer, output, settings)
 
 
@@ -98,8 +98,8 @@ def monitor(kind, analyzer, output, settings):
         write_metrics(checked.metrics, settings, window.text(period.scheduled))
     count = len(checked.violations)
     if count:
-        return "CompletedWithViolations: {} {} violations.".format(SUCCESS, count)
-    return "Completed: {} no violations.".format(SUCCESS)
+        return f"CompletedWithViolations: {SUCCESS} {count} violations."
+    return f"Completed: {SUCCESS} no violations."
 
 
 # -- what comes in --------------------------------------------------------------------
@@ -136,7 +136,7 @@ def document(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Refused("{} is not JSON: {}".format(path, error)) from None
+        raise Refused(f"{path} is not JSON: {error}") from None
 
 
 def the_file(path, name, pattern):
@@ -147,8 +147,8 @@ def the_file(path, name, pattern):
     if len(found) == 1:
         return found[0]
     if found:
-        raise Refused("{}: {} holds {} files {}, not one".format(name, path, len(found), pattern))
-    raise Refused("{}: there is no file {} at {}".format(name, pattern, path))
+        raise Refused(f"{name}: {path} holds {len(found)} files {pattern}, not one")
+    raise Refused(f"{name}: there is no file {pattern} at {path}")
 
 
 def baseline_table(place):
@@ -157,13 +157,13 @@ def baseline_table(place):
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused("{} is not UTF-8 text: {}".format(path.name, error.reason)) from None
+        raise Refused(f"{path.name} is not UTF-8 text: {error.reason}") from None
     lines = io.StringIO(text, newline=None)
     first = next(csv.reader([lines.readline()]), [])
     if not first:
-        raise Refused("{} is empty".format(path.name))
+        raise Refused(f"{path.name} is empty")
     has_header = not any(map(captured.is_number, first))
-    names = first if has_header else ["_c{}".format(i) for i in range(len(first))]
+    names = first if has_header else [f"_c{i}" for i in range(len(first))]
     if len(set(names)) < len(names):
         raise Refused("{} names a column twice: {}".format(path.name, ", ".join(names)))
     widths(path.name, text, len(names))
@@ -171,7 +171,7 @@ def baseline_table(place):
         lines.seek(0)
     body = lines.read()
     if not body.strip():
-        raise Refused("{} has a header and no rows".format(path.name))
+        raise Refused(f"{path.name} has a header and no rows")
     table = pd.DataFrame(dict(zip(names, captured.columns_of(body.rstrip("\n"), len(names)))))
     for name in names:
         numeric(path.name, table[name], 1 + has_header)
@@ -182,11 +182,7 @@ def widths(name, text, wanted):
     """Raise Refused where a row has another width than the first."""
     for number, row in enumerate(csv.reader(io.StringIO(text.rstrip())), start=1):
         if len(row) != wanted:
-            raise Refused(
-                "{}, row {} has {} columns, not {} as the first".format(
-                    name, number, len(row), wanted
-                )
-            )
+            raise Refused(f"{name}, row {number} has {len(row)} columns, not {wanted} as the first")
 
 
 def numeric(name, column, first):
@@ -198,9 +194,8 @@ def numeric(name, column, first):
     if 2 * numbers.sum() >= len(there) > 0 and not numbers.all():
         row = there.index[~numbers.to_numpy()][0]
         raise Refused(
-            "{}, row {}, column {} is {!r}, and the others are numbers".format(
-                name, row + first, column.name, str(there[row])
-            )
+            f"{name}, row {row + first}, column {column.name} is {str(there[row])!r}, and the others "
+            "are numbers"
         )
 
 
