@@ -46,5 +46,7 @@ def one_of(settings, name, allowed):
     """The value of a setting that is one of `allowed`; raises Refused."""
     value = needed(settings, name)
     if value not in allowed:
-        raise Refused(f"the environment variable {name} is {value}, not one of {', '.join(allowed)}")
+        raise Refused(
+            f"the environment variable {name} is {value}, not one of {', '.join(allowed)}"
+        )
     return value
