@@ -1,0 +1,251 @@
+"""From captured records to a table: a row a candidate, the endpoint's answer first.
+
+A record is a line of JSON as SageMaker's data capture writes it; its bodies may hold many rows, and
+are CSV, JSON or base64 by what was declared. All of them become lines of one CSV text, of which pandas
+reads a block at a time: so a million candidates take seconds, and every number keeps its last bit.
+
+In a JSON body a list of lists or of objects is rows, a list of scalars one row (of an answer: one
+a row of the request, where their number fits), and an object with nothing but one list is that list.
+A CSV body with one line more than its answer has a header.
+"""
+
+import base64
+import binascii
+import csv
+import io
+import json
+from itertools import repeat
+
+import numpy as np
+import pandas as pd
+
+from .frame import EVENT_ID, EVENT_ROW, Refused
+
+BLOCK_ROWS = 65536
+MISSING = ["", "NaN", "nan", "null"]
+SPECIAL = frozenset('\r\n\t;"')  # what makes a body more than one plain row
+
+
+class Reader:
+    """Collects the records of a window; `table()` when all objects were given to `add`."""
+
+    def __init__(self, end):
+        """`end`: the first inferenceTime that is too late, as in the records."""
+        self.end = end
+        self.answers = self.width = None  # columns of the answer; of answer and request
+        self._lines, self._blocks, self._ids, self._rows = [], [], [], []
+
+    def add(self, name, body, since=""):
+        """Take the records of one object that were captured at `since` or later.
+
+        Raises Refused for what is no record, with the object's name and the line.
+        """
+        end, lines, ids, rows = self.end, self._lines, self._ids, self._rows
+        for number, record in enumerate(parsed(name, body), start=1):
+            try:
+                about, data = record["eventMetadata"], record["captureData"]
+                if not since <= about["inferenceTime"] < end:
+                    continue
+                answer, request = data["endpointOutput"], data["endpointInput"]
+                event = about.get("inferenceId") or about["eventId"]
+                if answer["encoding"] == "CSV" == request["encoding"]:
+                    left, right = answer["data"].rstrip(), request["data"].rstrip()
+                    line = left + "," + right
+                    # What nearly every record is: one plain row.
+                    if (
+                        line.count(",") + 1 == self.width
+                        and left.count(",") + 1 == self.answers
+                        and SPECIAL.isdisjoint(line)
+                    ):
+                        lines.append(line)
+                        ids.append(event)
+                        rows.append(0)
+                        continue
+                found = self._rows_of(answer, request)
+            except Refused as error:
+                raise Refused("{}, line {}: {}".format(name, number, error)) from None
+            except (KeyError, TypeError, AttributeError) as error:
+                raise Refused(
+                    "{}, line {} is no captured record with request and answer: {}".format(
+                        name, number, named(error)
+                    )
+                ) from None
+            lines.extend(found)
+            ids.extend(repeat(event, len(found)))
+            rows.extend(range(len(found)))
+        if len(lines) >= BLOCK_ROWS:
+            self._flush()
+
+    def table(self):
+        """The table with event_id and event_row last; without rows when nothing was captured."""
+        self._flush()
+        blocks, self._blocks = self._blocks, []
+        columns = {}
+        for position in range(self.width or 0):
+            parts = [block.pop(0) for block in blocks]
+            if any(part.dtype == object for part in parts):
+                parts = [part.astype(object) for part in parts]
+            columns["_c{}".format(position)] = np.concatenate(parts)
+        columns[EVENT_ID] = np.array(self._ids, dtype=object)
+        columns[EVENT_ROW] = np.array(self._rows, dtype=np.int32)
+        self._ids, self._rows = [], []
+        return pd.DataFrame(columns, copy=False)
+
+    def _flush(self):
+        if self._lines:
+            text = "\n".join(self._lines)
+            self._lines.clear()
+            self._blocks.append(columns_of(text, self.width))
+
+    def _rows_of(self, answer, request):
+        """The lines of CSV of one record, whatever its encoding; raises Refused."""
+        if answer["encoding"] != request["encoding"]:
+            raise Refused(
+                "Encoding mismatch: Encoding is {} for endpointInput, but Encoding is {} for "
+                "endpointOutput; ask the endpoint to answer in the type it is asked in "
+                "(Accept: {})".format(
+                    request["encoding"], answer["encoding"], request["observedContentType"]
+                )
+            )
+        outputs, inputs = cells(answer), cells(request)
+        if len(outputs) == 1 != len(inputs) == len(outputs[0]):
+            outputs = [[cell] for cell in outputs[0]]
+        if len(inputs) == len(outputs) + 1 and not any(map(is_number, inputs[0])):
+            inputs = inputs[1:]
+        if len(inputs) != len(outputs):
+            raise Refused(
+                "the request has {} rows, the answer {}".format(len(inputs), len(outputs))
+            )
+        if self.width is None and outputs:
+            self.answers = len(outputs[0])
+            self.width = self.answers + len(inputs[0])
+        written = io.StringIO()
+        writer = csv.writer(written, lineterminator="\n")
+        for row, (left, right) in enumerate(zip(outputs, inputs), start=1):
+            if len(left) != self.answers or len(left) + len(right) != self.width:
+                raise Refused(
+                    "row {} has {} columns of answer and {} of request, not {} and {} as before"
+                    .format(row, len(left), len(right), self.answers, self.width - self.answers)
+                )  # fmt: skip
+            if any("\n" in cell for cell in left + right if isinstance(cell, str)):
+                raise Refused("row {} has a line break within a cell".format(row))
+            writer.writerow(left + right)
+        return written.getvalue().split("\n")[:-1]
+
+
+def parsed(name, body):
+    """The JSON documents of an object's lines; raises Refused for the line that is none."""
+    try:
+        return json.loads(b"[" + b",".join(body.splitlines()) + b"]")
+    except ValueError:
+        records = []
+        for number, line in enumerate(body.splitlines(), start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise Refused("{}, line {} is not JSON: {}".format(name, number, error)) from None
+        return records
+
+
+def named(error):
+    return "{} is missing".format(error) if isinstance(error, KeyError) else str(error)
+
+
+def columns_of(text, width):
+    """The columns of a block of CSV lines, as arrays: int64, float64, or objects where there is text."""
+    frame = pd.read_csv(
+        io.StringIO(text), header=None, names=range(width), index_col=False, skip_blank_lines=False,
+        na_values=MISSING, keep_default_na=False, low_memory=False, float_precision="round_trip",
+    )  # fmt: skip
+    return [plain(frame[name]) for name in frame.columns]
+
+
+def plain(column):
+    """A column as numbers, or as objects: text, and NaN where there is none."""
+    if column.dtype.kind in "iuf":
+        return column.to_numpy()
+    if column.dtype.kind == "b":
+        return column.astype(str).to_numpy(dtype=object)
+    return column.astype(object).where(column.notna(), np.nan).to_numpy(dtype=object)
+
+
+# -- one body -------------------------------------------------------------------------
+
+
+def cells(side):
+    """The rows of a captured body, each a list of cells; raises Refused."""
+    data, kind, encoding = side["data"], side["observedContentType"], side["encoding"]
+    media_type = kind.partition(";")[0].strip().lower()
+    if encoding == "BASE64":
+        try:
+            data = base64.b64decode(data, validate=True)
+            if media_type == "application/x-npy":
+                return np.atleast_2d(np.load(io.BytesIO(data), allow_pickle=False)).tolist()
+            data = data.decode("utf-8")
+        except (binascii.Error, ValueError, EOFError, OSError) as error:
+            raise Refused("its {} cannot be read: {}".format(kind, error)) from None
+        encoding = {"text/csv": "CSV", "application/json": "JSON"}.get(media_type)
+    if encoding == "CSV":
+        first = data.partition("\n")[0]
+        delimiter = max(",;\t", key=first.count)
+        return [row for row in csv.reader(data.splitlines(), delimiter=delimiter) if row]
+    if encoding != "JSON":
+        raise Refused(
+            "a body of type {} cannot be read; text/csv, application/json and application/x-npy "
+            "can".format(kind)
+        )
+    try:
+        return rows_in(json.loads(data))
+    except ValueError as error:
+        raise Refused("its {} cannot be read: {}".format(kind, error)) from None
+
+
+def rows_in(document):
+    """The rows of a JSON body."""
+    if isinstance(document, dict) and len(document) == 1:
+        (only,) = document.values()
+        if isinstance(only, (list, dict)):
+            return rows_in(only)
+    if isinstance(document, list) and any(isinstance(item, (list, dict)) for item in document):
+        return [flat(item) for item in document]
+    return [flat(document)]
+
+
+def flat(item):
+    """The scalars of a JSON value, in their order."""
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, list):
+        return [cell for part in item for cell in flat(part)]
+    return [item]
+
+
+def is_number(cell):
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+# -- names ----------------------------------------------------------------------------
+
+
+def names(answers, width, baseline):
+    """The names of a captured table's columns, by those of its baseline.
+
+    By position where there are as many. A baseline whose first column is the label, or that has the
+    features alone, also fits an endpoint that answers more than a label: the request's columns are the
+    last of both, and a column of the answer that no column of the baseline stands for is `_c<i>`.
+    """
+    asked = width - answers
+    if width == len(baseline):
+        return list(baseline)
+    if len(baseline) in (asked, asked + 1):
+        known = len(baseline) - asked
+        beside = ["_c{}".format(position) for position in range(known, answers)]
+        return list(baseline[:known]) + beside + list(baseline[known:])
+    return [
+        baseline[position] if position < len(baseline) else "_c{}".format(position)
+        for position in range(width)
+    ]
