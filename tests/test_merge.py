@@ -148,18 +148,6 @@ def test_what_is_no_ground_truth_is_named_by_file_and_line(line):
         truth(label("a"), line)
 
 
-def test_a_window_ends_when_the_labels_have_arrived():
-    settings = {"start_time_offset": "-P1D", "end_time_offset": "-PT1H30M"}
-    begins, ends = merge.window(NOON, settings)
-    assert (NOON - begins, NOON - ends) == (timedelta(days=1), timedelta(hours=1.5))
-    assert merge.window(NOON, {}) == (NOON - timedelta(hours=1), NOON)
-    with pytest.raises(Refused, match="is not before"):
-        merge.window(NOON, {"start_time_offset": "-PT1H", "end_time_offset": "-PT1H"})
-    for wrong in ("7 hours", "P", "-PT", "PT1.5H"):
-        with pytest.raises(Refused, match="is no duration"):
-            merge.offset(wrong)
-
-
 def test_labels_that_were_collected_after_the_window_are_read_too(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
@@ -169,7 +157,8 @@ def test_labels_that_were_collected_after_the_window_are_read_too(monkeypatch):
             key = f"truth/2026/11/27/{hour}/0000.jsonl"
             s3.put_object(Bucket="labels", Key=key, Body=label(hour).encode())
         begins = NOON - timedelta(hours=1.5)
-        found = merge.truth(merge.objects("s3://labels/truth/", begins, NOON, s3))
+        found = merge.truth(merge.objects(s3, {"ground_truth": "s3://labels/truth/"}, begins, NOON))
         assert list(found) == ["10", "12"]
-        with pytest.raises(Refused, match="s3://gone/x cannot be read"):
-            list(merge.objects("s3://gone/x", begins, NOON, s3))
+        for place, said in (("s3://gone/x", "s3://gone/x cannot be read"), ("x", "not s3://")):
+            with pytest.raises(Refused, match=said):
+                list(merge.objects(s3, {"ground_truth": place}, begins, NOON))

@@ -17,11 +17,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+from . import window
 from .frame import EVENT_ID, EVENT_ROW, GROUND_TRUTH, Refused
 
-OFFSET = re.compile(
-    r"(?P<sign>-?)P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?$"
-)
 # What nearly every line looks like, so that a million of them need no parser of JSON.
 PLAIN_TRUTH = re.compile(
     r'\s*\{"groundTruthData": ?\{"data": ?"([^"\\]*)", ?"encoding": ?"(CSV)"\}, ?'
@@ -31,8 +29,6 @@ PLAIN_RECORD = re.compile(
     r'"eventMetadata":\{"eventId":"([^"\\]+)"(?:,"inferenceId":"([^"\\]+)")?,'
     r'"inferenceTime":"([^"\\]+)"\}(,"eventVersion":"0"\})\s*$'
 )
-HOUR = timedelta(hours=1)
-MOST_HOURS = 24 * 366
 
 
 class Joined(NamedTuple):
@@ -49,58 +45,24 @@ class Joined(NamedTuple):
         )
 
 
-# -- the window -----------------------------------------------------------------------
-
-
-def offset(text):
-    """An offset such as -PT7H or -P1D as a timedelta; an empty one is none. Raises Refused."""
-    found = OFFSET.match(text.strip())
-    parts = (
-        {key: int(value) for key, value in found.groupdict().items() if value and key != "sign"}
-        if found
-        else {}
-    )
-    if text and not parts:
-        raise Refused(f"the offset {text} is no duration such as -PT7H or -P1D")
-    length = timedelta(**parts)
-    return -length if found and found["sign"] else length
-
-
-def window(scheduled, settings):
-    """From when to when a run at `scheduled` looks at records: an hour, or what the offsets say.
-
-    Offsets go back, so that late labels have arrived: -P1D to -PT1H is the day that ended an hour ago.
-    """
-    start, end = (settings.get(key, "") for key in ("start_time_offset", "end_time_offset"))
-    begins = scheduled + (offset(start) if start else -HOUR)
-    ends = scheduled + offset(end)
-    if begins >= ends:
-        raise Refused(
-            f"start_time_offset {start or '-PT1H'} is not before end_time_offset {end or '-PT0H'}"
-        )
-    return begins, ends
+# -- reading ground truth -------------------------------------------------------------
 
 
 def hours(start, end):
     """The folders yyyy/mm/dd/hh of the hours from `start` to `end`, UTC, both included."""
     hour = start.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
-    if end - start > MOST_HOURS * HOUR:
-        raise Refused(f"the window from {start} to {end} is longer than a year")
     while hour <= end:
         yield f"{hour:%Y/%m/%d/%H}"
-        hour += HOUR
+        hour += timedelta(hours=1)
 
 
-# -- reading ground truth -------------------------------------------------------------
-
-
-def objects(uri, start, end, s3):
+def objects(s3, settings, start, end):
     """Name and bytes of each object of ground truth that was collected from `start` to `end`.
 
     Labels come after the answers: `end` is now, not the end of the window. Raises Refused.
     """
-    bucket, _, prefix = uri.replace("s3://", "", 1).partition("/")
-    prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+    bucket, prefix = window.place(settings, "ground_truth")
+    prefix = prefix + "/" if prefix else ""
     pages = s3.get_paginator("list_objects_v2")
     try:
         for hour in hours(start, end):
@@ -110,7 +72,7 @@ def objects(uri, start, end, s3):
                     yield f"s3://{bucket}/{found['Key']}", body
     except s3.exceptions.ClientError as error:
         reason = error.response.get("Error", {}).get("Message", error)
-        raise Refused(f"ground_truth {uri} cannot be read: {reason}") from None
+        raise Refused(f"ground_truth {settings['ground_truth']} cannot be read: {reason}") from None
 
 
 def truth(files):

@@ -25,7 +25,10 @@ from typing import NamedTuple
 
 from .frame import Refused, needed
 
-SETTLE_AT_HOME, SETTLE = 10, 120  # seconds until what was captured is in S3; AWS collects for a minute
+SETTLE_AT_HOME, SETTLE = (
+    10,
+    120,
+)  # seconds until what was captured is in S3; AWS collects for a minute
 LOOKED = 2  # seconds that an object may take to be listed
 LATE = timedelta(days=1)
 USUAL_MAX_DAYS = 7
