@@ -1,0 +1,416 @@
+"""Whether the model, or its data, treats one kind of candidates otherwise than the others.
+
+The metrics are those of smclarify, AWS's own library, and analysis.json has SageMaker Clarify's shape.
+The facet and the label are told apart here: in the library a million rows of numbers take minutes, and
+a column of zeros and ones is taken for a continuous one when there are few rows.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+from smclarify.bias import metrics as clarify
+from smclarify.bias.metrics import common
+
+from . import answers, model
+from .frame import KEYS, Checked, Refused
+
+PRE, POST = "pre_training_bias_metrics", "post_training_bias_metrics"
+BIAS_KEYS = ("label_values_or_threshold", "facet_name", "facet_values_or_threshold", "group_name")
+PREDICTED_KEYS = ("label", "probability", "probability_threshold", "label_headers")
+UNIQUE_SHARE = 0.05  # of integers; from there on the library takes them for continuous
+FLIP_TEST_ROWS = 5000  # nearest neighbours of more take minutes
+SEED = 7
+NEUTRAL = {"DI": 1.0}  # a ratio; all others are differences
+INFINITE = 2.348543e108  # what CloudWatch is told instead
+STAGES = {PRE: "Pre-training", POST: "Post-Training"}
+
+
+# -- analysis_config.json -------------------------------------------------------------
+
+
+def configuration(bias_config, predicted_label_config, headers, endpoint=""):
+    """The document analysis_config.json. The label is the first of the headers of the baseline's file.
+
+    Raises Refused for a key that neither object has, and for a name that is no header.
+    """
+    known_keys("bias_config", bias_config, BIAS_KEYS)
+    predicted_label_config = predicted_label_config or {}
+    known_keys("model_predicted_label_config", predicted_label_config, PREDICTED_KEYS)
+    for key in BIAS_KEYS[:2]:
+        if bias_config.get(key) in (None, "", []):
+            raise Refused(f"bias_config: {key} is missing")
+    config = {
+        "version": "1.0",
+        "dataset_type": "text/csv",
+        "headers": list(headers),
+        "label": headers[0],
+        "label_values_or_threshold": listed(bias_config["label_values_or_threshold"]),
+        "facet": facets(bias_config),
+    }
+    if bias_config.get("group_name"):
+        config["group_variable"] = bias_config["group_name"]
+    config["methods"] = {
+        "report": {"name": "report", "title": "Analysis Report"},
+        "pre_training_bias": {"methods": "all"},
+        "post_training_bias": {"methods": "all"},
+    }
+    config["predictor"] = {
+        "endpoint_name": endpoint, "accept_type": "text/csv", "content_type": "text/csv",
+    }  # fmt: skip
+    for key in ("label", "probability", "label_headers"):
+        if predicted_label_config.get(key) is not None:
+            config["predictor"][key] = predicted_label_config[key]
+    above = predicted_label_config.get("probability_threshold")
+    config["probability_threshold"] = 0.5 if above is None else above
+    named = [facet["name_or_index"] for facet in config["facet"]]
+    for name in named + [config[key] for key in ("group_variable",) if key in config]:
+        if header(config, name) == headers[0]:
+            raise Refused(f"bias_config: {name} is the label, so no facet and no group")
+    return config
+
+
+def known_keys(what, given, known):
+    if not isinstance(given, dict):
+        raise Refused(f"{what} is no JSON object")
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise Refused(f"{what} has no {', '.join(unknown)}: its keys are {', '.join(known)}")
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def facets(bias_config):
+    """bias_config's facet or facets, each with its values where there are any."""
+    names, values = bias_config["facet_name"], bias_config.get("facet_values_or_threshold")
+    if not isinstance(names, list):
+        names, values = [names], [values]
+    values = values or [None] * len(names)
+    if len(values) != len(names):
+        raise Refused("bias_config: facet_values_or_threshold has a list for each facet_name")
+    return [
+        {"name_or_index": name}
+        if value is None
+        else {"name_or_index": name, "value_or_threshold": listed(value)}
+        for name, value in zip(names, values)
+    ]
+
+
+def header(config, name_or_index):
+    """A header by its name, or its place; raises Refused."""
+    headers = config["headers"]
+    if isinstance(name_or_index, int) and 0 <= name_or_index < len(headers):
+        return headers[name_or_index]
+    if name_or_index in headers:
+        return name_or_index
+    raise Refused(f"the baseline has no column {name_or_index}: it has {', '.join(headers)}")
+
+
+def read_configuration(settings, headers=()):
+    """The analysis_config.json that the job was given, or the one that bias_config asks for."""
+    path = settings.get("analysis_config")
+    try:
+        if path:
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+        bias_config, predicted = (
+            json.loads(settings.get(key) or "{}")
+            for key in ("bias_config", "model_predicted_label_config")
+        )
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path or 'bias_config'} is no JSON that can be read: {error}") from None
+    return configuration(
+        bias_config, predicted, list(headers), settings.get("sagemaker_endpoint_name", "")
+    )
+
+
+# -- runs -----------------------------------------------------------------------------
+
+
+def baseline(table, settings):
+    """What later windows are compared with: the bias of the baseline's labels, and of what the model
+    of today answers to its features. Raises Refused."""
+    config = read_configuration(settings, [name for name in table.columns if name not in KEYS])
+    label = header(config, config["label"])
+    features = table[[name for name in config["headers"] if name != label]]
+    ask = model.of_endpoint(settings)
+    rows = np.column_stack([answers.numbers(table, features[name], name) for name in features])
+    told = pd.DataFrame(ask(rows), index=table.index)
+    predicted = predictions(told, config, settings)
+    return {
+        "analysis.json": analysis(config, features, table[label], predicted),
+        "monitor/analysis_config.json": config,
+    }
+
+
+def check(table, baseline_files, settings):
+    """One window with its ground truth against the baseline's analysis.json; raises Refused."""
+    before = baseline_files.get("analysis.json", {})
+    if not (before.get(PRE) or before.get(POST)):
+        raise Refused("analysis.json of the baseline holds no metrics of bias")
+    config = read_configuration(settings)
+    label = header(config, config["label"])
+    names = [name for name in config["headers"] if name != label]
+    asked = [name for name in table.columns if name not in KEYS]
+    if len(asked) <= len(names):
+        raise Refused(
+            f"the captured records have {len(asked)} columns, too few for an answer and the "
+            f"{len(names)} features of the baseline"
+        )
+    features = table[asked[-len(names) :]].set_axis(names, axis=1)
+    told = table[asked[: -len(names)]]
+    predicted = predictions(
+        told.join(table[[key for key in KEYS if key in table]]), config, settings
+    )
+    found = analysis(config, features, answers.truth(table, settings), predicted, before)
+    return Checked({"analysis.json": found}, violations(before, found), for_cloudwatch(found))
+
+
+def predictions(told, config, settings):
+    """The predicted labels in a table of answers: by the attributes of the job, else as
+    model_predicted_label_config has it, else the first column."""
+    predictor, settings = config.get("predictor", {}), dict(settings)
+    if predictor.get("label_headers"):
+        return most_probable(told, predictor)
+    if not settings.get("inference_attribute") and not settings.get("probability_attribute"):
+        if predictor.get("probability") is not None:
+            settings["probability_attribute"] = str(predictor["probability"])
+        else:
+            settings["inference_attribute"] = str(predictor.get("label", 0))
+    if settings.get("probability_attribute") and not settings.get("inference_attribute"):
+        above = settings.get("probability_threshold_attribute")
+        settings["probability_threshold_attribute"] = above or str(
+            config.get("probability_threshold", 0.5)
+        )
+    told = told.rename(columns=str)
+    if settings.get("probability_attribute") and settings.get("probability_threshold_attribute"):
+        return pd.Series(answers.predicted(told, settings), index=told.index)
+    return answers.column(told, settings, "inference_attribute")
+
+
+def most_probable(told, predictor):
+    """The label whose probability is the greatest: the last columns of the answer, one a header."""
+    names = predictor["label_headers"]
+    columns = [name for name in told.columns if name not in KEYS][-len(names) :]
+    if len(columns) < len(names):
+        raise Refused(f"the answer has fewer columns than label_headers has names: {len(columns)}")
+    best = told[columns].to_numpy(dtype=float).argmax(axis=1)
+    return pd.Series(np.array(names, dtype=object)[best], index=told.index)
+
+
+# -- metrics --------------------------------------------------------------------------
+
+
+def analysis(config, features, label, predicted, before=None):
+    """The document analysis.json.
+
+    `features`, `label`, `predicted`: columns of as many rows. What was continuous `before`, in a
+    baseline's analysis.json, is so again, however few the rows. Raises Refused.
+    """
+    if not len(features):
+        raise Refused("there are no rows with an answer and a ground truth")
+    wanted = config.get("label_values_or_threshold") or []
+    kinds = kinds_of(before or {})
+    continuous = kinds.get("", is_continuous(as_numbers(label), wanted))
+    positive, told = selected(label, wanted, continuous, "the label")
+    positive_predicted, _ = selected(predicted, wanted, continuous, "the prediction")
+    group = config.get("group_variable")
+    known = {
+        "positive_label_index": positive, "label": positive,
+        "positive_predicted_label_index": positive_predicted, "predicted_label": positive_predicted,
+        "group_variable": features[header(config, group)] if group else None,
+    }  # fmt: skip
+    stages = {PRE: clarify.PRETRAINING_METRICS, POST: clarify.POSTTRAINING_METRICS}
+    found = {"version": "1.0"}
+    for stage, functions in stages.items():
+        found[stage] = {
+            "label": header(config, config["label"]),
+            "facets": {
+                name: [
+                    {
+                        "value_or_threshold": text,
+                        "metrics": measured(functions, features.drop(columns=name), facet, known),
+                    }
+                    for facet, text in sensitive(features[name], given, kinds.get(name))
+                ]
+                for name, given in facets_of(config)
+            },
+            "label_value_or_threshold": told,
+        }
+    return found
+
+
+def facets_of(config):
+    for facet in config["facet"]:
+        yield header(config, facet["name_or_index"]), facet.get("value_or_threshold") or []
+
+
+def kinds_of(before):
+    """Whether each facet of an analysis.json is continuous, and under "" whether its label is."""
+    kinds = {
+        facet: value[0] in "(["
+        for _, facet, _, value, _ in every_metric(before)
+        if isinstance(value, str) and value
+    }
+    for stage in (PRE, POST):
+        label = (before.get(stage) or {}).get("label_value_or_threshold")
+        if label:
+            kinds[""] = label[0] in "(["
+    return kinds
+
+
+def sensitive(values, given, continuous=None):
+    """(rows of the facet, its name) of each facet of a column: one, or without values one a category."""
+    what = f"the facet {values.name}"
+    if continuous is None:
+        continuous = is_continuous(as_numbers(values), given)
+    if given or continuous:
+        return [selected(values, given, continuous, what)]
+    return [selected(values, [value], False, what) for value in sorted(values.unique())]
+
+
+def is_continuous(values, given):
+    """As the library tells it, but that two values are never continuous, be the rows few."""
+    if len(given) > 1 or not pd.api.types.is_numeric_dtype(values):
+        return False
+    distinct = values.nunique()
+    if distinct <= 2 and (values.dropna() % 1 == 0).all():
+        return False
+    return values.dtype.kind == "f" or distinct >= UNIQUE_SHARE * values.count()
+
+
+def selected(values, given, continuous, what):
+    """Which rows of a column have one of the given values, or are above a threshold; and its text.
+
+    Raises Refused for a threshold, or a value above or below it, that is no number.
+    """
+    if not given:
+        raise Refused(f"there is no value or threshold for {what}")
+    if not continuous:
+        names = [answers.class_name(value) for value in given]
+        codes, distinct = pd.factorize(values)
+        chosen = np.array([answers.class_name(value) in names for value in distinct] + [False])
+        return pd.Series(chosen[codes], index=values.index), ",".join(map(str, given))
+    try:
+        above, numbers = float(given[0]), pd.to_numeric(values)
+    except (TypeError, ValueError) as error:
+        raise Refused(
+            f"{what} has the threshold {given[0]}, but not all is a number: {error}"
+        ) from None
+    ends = pd.IntervalIndex.from_breaks(sorted([above, float(numbers.max())]))
+    return numbers > above, ",".join(map(str, ends))
+
+
+def as_numbers(values):
+    """A column of text as numbers where all of it is."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values
+    try:
+        return pd.to_numeric(values)
+    except (ValueError, TypeError):
+        return values
+
+
+def measured(functions, rest, facet, known):
+    """The metrics of one facet, by name, as Clarify lists them."""
+    listed = []
+    for function in sorted(functions, key=lambda function: function.__name__):
+        name = function.__name__
+        metric = {"name": name, "description": common.metric_description(function)}
+        try:
+            value = called(function, rest, facet, known)
+            if np.isnan(value):
+                raise ValueError("It is not defined")
+            metric["value"] = float(value) if np.isfinite(value) else infinite(value)
+        except ValueError as error:
+            metric.update(value=None, error=str(error))
+        listed.append(metric)
+    return listed
+
+
+def called(function, rest, facet, known):
+    given = {"df": rest, "feature": facet, "sensitive_facet_index": facet, **known}
+    if function.__name__ == "FT":
+        given = {
+            key: few(value) if isinstance(value, (pd.Series, pd.DataFrame)) else value
+            for key, value in given.items()
+        }
+    return clarify.call_metric(function, **given)
+
+
+def few(values):
+    """At most FLIP_TEST_ROWS of the rows, the same of every column."""
+    return values.sample(n=min(len(values), FLIP_TEST_ROWS), random_state=SEED)
+
+
+def infinite(value):
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+# -- drift ----------------------------------------------------------------------------
+
+
+def every_metric(document):
+    """(stage, label value, facet, place among its values, value, metric) of an analysis.json."""
+    for stage in (PRE, POST):
+        section = document.get(stage) or {}
+        for facet, kinds in section.get("facets", {}).items():
+            for place, kind in enumerate(kinds):
+                for metric in kind["metrics"]:
+                    yield stage, facet, place, kind["value_or_threshold"], metric
+
+
+def violations(before, now):
+    """What is further from its neutral point than in the baseline, on either side of it.
+
+    Metrics without a value are not compared. The values of a facet are matched by name; the interval of
+    a threshold by its place, for its other end is the largest value of the data.
+    """
+    limits = {}
+    for stage, facet, place, value, metric in every_metric(before):
+        limits[stage, facet, place, metric["name"]] = limits[
+            stage, facet, value, metric["name"]
+        ] = metric["value"]
+    found = []
+    for stage, facet, place, value, metric in every_metric(now):
+        name, was = metric["name"], None
+        for key in (value, place) if value[0] in "([" else (value,):
+            was = limits.get((stage, facet, key, name), was)
+        if was is None or metric["value"] is None:
+            continue
+        neutral = NEUTRAL.get(name, 0.0)
+        if abs(float(metric["value"]) - neutral) > abs(float(was) - neutral):
+            found.append(
+                {
+                    "facet": facet,
+                    "facet_value": value,
+                    "metric_name": name,
+                    "constraint_check_type": "bias_drift_check",
+                    "description": f"Metric value {metric['value']} doesn't meet the baseline "
+                    f"constraint requirement {was}",
+                }
+            )
+    return found
+
+
+def for_cloudwatch(found):
+    told = []
+    for stage, facet, _, value, metric in every_metric(found):
+        if metric["value"] is None:
+            continue
+        dimensions = {
+            "BiasStage": STAGES[stage], "Label": found[stage]["label"],
+            "LabelValue": found[stage]["label_value_or_threshold"], "Facet": facet, "FacetValue": value,
+        }  # fmt: skip
+        number = float(metric["value"])
+        told.append(
+            {
+                "MetricName": f"bias_metric_{metric['name']}",
+                "Dimensions": [{"Name": key, "Value": text} for key, text in dimensions.items()],
+                "Value": number if np.isfinite(number) else float(np.copysign(INFINITE, number)),
+                "Unit": "None",
+            }
+        )
+    return told

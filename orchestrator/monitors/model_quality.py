@@ -1,0 +1,325 @@
+"""How right the model is: its answers beside what was found to be true.
+
+SageMaker's statistics.json, constraints.json and violations for BinaryClassification, Regression and
+MulticlassClassification. A metric that a window does not define (the recall of a window without
+pulsars) has the value "NaN", is no constraint, and violates none.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from . import answers
+from .frame import Checked, Refused, one_of
+
+RESAMPLES = 5
+RESAMPLED_SHARE = 0.8
+LEAST_RESAMPLED = 200  # rows; below, SageMaker gives no standard deviation
+SEED = 7
+CURVE_POINTS = 101
+NAN = "NaN"
+LESS, GREATER = "LessThanThreshold", "GreaterThanThreshold"
+BETAS = (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0))
+WRONG_WHEN_GREATER = ("mae", "mse", "rmse", "false_positive_rate", "false_negative_rate")
+SECTIONS = {
+    "BinaryClassification": "binary_classification",
+    "MulticlassClassification": "multiclass_classification",
+    "Regression": "regression",
+}
+
+
+def baseline(table, settings):
+    """What later windows are compared with. Of a binary problem the probability counts only with its
+    threshold, as in the original. Raises Refused."""
+    if answers.threshold(settings) is None and settings.get("inference_attribute"):
+        settings = {**settings, "probability_attribute": ""}
+    found = statistics(table, settings)
+    return {
+        "statistics.json": found,
+        "constraints.json": constraints(found, section_of(settings)),
+    }
+
+
+def check(table, baseline_files, settings):
+    """One window with its ground truth against constraints.json; raises Refused."""
+    section = section_of(settings)
+    limits = baseline_files.get("constraints.json", {}).get(section + "_constraints")
+    if not isinstance(limits, dict):
+        raise Refused(
+            f"constraints.json holds no {section}_constraints: problem_type is "
+            f"{settings['problem_type']}, but the baseline is of another"
+        )
+    found = statistics(table, settings)
+    metrics = found[section + "_metrics"]
+    unseen = sorted(name for name in limits if not is_number(metrics.get(name)))
+    if unseen:
+        print(f"not compared, as this window does not define them: {', '.join(unseen)}", flush=True)
+    files = {"statistics.json": found, "constraints.json": constraints(found, section)}
+    return Checked(files, violations(metrics, limits), for_cloudwatch(metrics))
+
+
+def section_of(settings):
+    return SECTIONS[one_of(settings, "problem_type", tuple(SECTIONS))]
+
+
+# -- statistics -----------------------------------------------------------------------
+
+
+def statistics(table, settings):
+    """The document statistics.json of a table with predictions and truth; raises Refused."""
+    if not len(table):
+        raise Refused("there are no rows with an answer and a ground truth")
+    section = section_of(settings)
+    problem = {
+        "binary_classification": binary,
+        "multiclass_classification": multiclass,
+        "regression": regression,
+    }[section]
+    measure, columns, beside = problem(table, settings)
+    metrics = {**with_deviations(measure, columns), **beside}
+    return {
+        "version": 0.0,
+        "dataset": {"item_count": len(table)},
+        section + "_metrics": metrics,
+    }
+
+
+def with_deviations(measure, columns):
+    """The metrics of `measure(*columns)`, each number with its deviation over random resamples."""
+    values = measure(*columns)
+    rows = len(columns[0])
+    spread = {}
+    if rows >= LEAST_RESAMPLED:
+        random = np.random.RandomState(SEED)
+        size = int(rows * RESAMPLED_SHARE)
+        samples = []
+        for _ in range(RESAMPLES):
+            chosen = random.permutation(rows)[:size]
+            samples.append(measure(*[column[chosen] for column in columns]))
+        for name, value in values.items():
+            if not isinstance(value, dict):
+                spread[name] = float(np.std([sample[name] for sample in samples]))
+    return {
+        name: value
+        if isinstance(value, dict)
+        else {"value": told(value), "standard_deviation": told(spread.get(name, np.nan))}
+        for name, value in values.items()
+    }
+
+
+def told(value):
+    return float(value) if np.isfinite(value) else NAN
+
+
+def binary(table, settings):
+    """What measures a binary problem; its columns, truth and prediction as 0 and 1, and the probability
+    where there is one; and what is shown beside the numbers."""
+    truth = answers.classes(table, answers.truth(table, settings), "ground truth")
+    predicted = answers.predicted(table, settings)
+    columns = [
+        zeros_and_ones(table, truth, "ground truth"),
+        zeros_and_ones(table, predicted, "prediction"),
+    ]
+    if not settings.get("probability_attribute"):
+        return binary_metrics, columns, {}
+    columns.append(answers.probability(table, settings))
+    shown = curves(columns[0], columns[2]) if 0 < columns[0].sum() < len(table) else {}
+    return binary_metrics, columns, shown
+
+
+def zeros_and_ones(table, classes, what):
+    other = ~np.isin(classes, ["0", "1"])
+    if other.any():
+        row = int(np.argmax(other))
+        raise Refused(
+            f"{answers.place(table, row)}: the {what} {classes[row]!r} is neither 0 nor 1"
+        )
+    return (classes == "1").astype(np.int8)
+
+
+def binary_metrics(truth, predicted, probability=None):
+    (tn, fp), (fn, tp) = confusion_matrix(truth, predicted, labels=[0, 1]).tolist()
+    values = {
+        "confusion_matrix": {"0": {"0": tn, "1": fp}, "1": {"0": fn, "1": tp}},
+        "recall": share(tp, tp + fn),
+        "precision": share(tp, tp + fp),
+        "accuracy": share(tp + tn, len(truth)),
+    }
+    # Whoever calls everything a 1.
+    positives, negatives = tp + fn, tn + fp
+    constant = {
+        "recall": share(positives, positives),
+        "precision": share(positives, len(truth)),
+        "accuracy": share(positives, len(truth)),
+    }
+    values.update({f"{name}_best_constant_classifier": constant[name] for name in constant})
+    values["true_positive_rate"] = values["recall"]
+    values["true_negative_rate"] = share(tn, negatives)
+    values["false_positive_rate"] = share(fp, negatives)
+    values["false_negative_rate"] = share(fn, positives)
+    both = 0 < positives < len(truth)
+    if probability is not None:
+        values["auc"] = roc_auc_score(truth, probability) if both else np.nan
+        values["au_prc"] = average_precision_score(truth, probability) if positives else np.nan
+    for name, beta in BETAS:
+        values[name] = f_score(beta, tp, fp, fn)
+    for name, beta in BETAS:
+        values[f"{name}_best_constant_classifier"] = f_score(beta, positives, negatives, 0)
+    return values
+
+
+def share(part, whole):
+    return part / whole if whole else np.nan
+
+
+def f_score(beta, tp, fp, fn):
+    weight = beta * beta
+    return share((1 + weight) * tp, (1 + weight) * tp + weight * fn + fp)
+
+
+def curves(truth, probability):
+    """Both curves, thinned out evenly: a million candidates have a million points."""
+    false, true, _ = roc_curve(truth, probability)
+    precisions, recalls, _ = precision_recall_curve(truth, probability)
+    return {
+        "receiver_operating_characteristic_curve": {
+            "false_positive_rates": thinned(false),
+            "true_positive_rates": thinned(true),
+        },
+        # sklearn's begins at the lowest threshold, SageMaker's at the highest.
+        "precision_recall_curve": {
+            "precisions": thinned(precisions[::-1]),
+            "recalls": thinned(recalls[::-1]),
+        },
+    }
+
+
+def thinned(curve):
+    kept = np.linspace(0, len(curve) - 1, min(len(curve), CURVE_POINTS)).round().astype(int)
+    return curve[kept].tolist()
+
+
+def multiclass(table, settings):
+    """What measures a problem of many classes, and its columns as places in the list of classes."""
+    truth = answers.classes(table, answers.truth(table, settings), "ground truth")
+    predicted = answers.predicted(table, settings)
+    codes, names = pd.factorize(np.concatenate([truth, predicted]), sort=True)
+    names = list(names)
+
+    def measure(truth, predicted):
+        return multiclass_metrics(names, truth, predicted)
+
+    return measure, [codes[: len(truth)], codes[len(truth) :]], {}
+
+
+def multiclass_metrics(names, truth, predicted):
+    matrix = confusion_matrix(truth, predicted, labels=range(len(names)))
+    # SageMaker's examples have the class "1", be it rare; without one, the most frequent.
+    one = names.index("1") if "1" in names else int(matrix.sum(axis=1).argmax())
+    constant = np.zeros_like(matrix)
+    constant[:, one] = matrix.sum(axis=1)
+    values = {
+        "confusion_matrix": {
+            name: dict(zip(names, row)) for name, row in zip(names, matrix.tolist())
+        }
+    }
+    values.update(weighted(matrix))
+    values.update(
+        {f"{name}_best_constant_classifier": value for name, value in weighted(constant).items()}
+    )
+    return values
+
+
+def weighted(matrix):
+    """Accuracy, and the means of each class's scores weighted by how often it is true."""
+    right, true, told = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    weights = true / true.sum()
+
+    def mean(part, whole):
+        return float(np.sum(weights * part / np.where(whole == 0, 1, whole)))
+
+    found = {
+        "accuracy": float(right.sum() / true.sum()),
+        "weighted_recall": mean(right, true),
+        "weighted_precision": mean(right, told),
+    }
+    for name, beta in BETAS:
+        square = beta * beta
+        found[f"weighted_{name}"] = mean((1 + square) * right, square * true + told)
+    return found
+
+
+def regression(table, settings):
+    """What measures a regression, and its columns."""
+    truth = answers.numbers(table, answers.truth(table, settings), "ground truth")
+    column = answers.column(table, settings, "inference_attribute")
+    return regression_metrics, [truth, answers.numbers(table, column, "prediction")], {}
+
+
+def regression_metrics(truth, predicted):
+    error = predicted - truth
+    square = float(np.mean(error * error))
+    return {
+        "mae": float(np.mean(np.abs(error))),
+        "mse": square,
+        "rmse": square**0.5,
+        "r2": 1 - square / np.var(truth) if np.var(truth) > 0 else np.nan,
+    }
+
+
+# -- constraints and violations -------------------------------------------------------
+
+
+def is_number(metric):
+    return isinstance(metric, dict) and isinstance(metric.get("value"), (int, float))
+
+
+def constraints(found, section):
+    """The document constraints.json of statistics: no metric may be worse than it is there."""
+    limits = {
+        name: {
+            "threshold": metric["value"],
+            "comparison_operator": GREATER if name in WRONG_WHEN_GREATER else LESS,
+        }
+        for name, metric in found[section + "_metrics"].items()
+        if is_number(metric) and not name.endswith("_best_constant_classifier")
+    }
+    return {"version": 0.0, section + "_constraints": limits}
+
+
+def violations(metrics, limits):
+    """The violations of limits, in their order; raises Refused for a limit that is none."""
+    found = []
+    for name, limit in limits.items():
+        try:
+            bound, operator = float(limit["threshold"]), limit["comparison_operator"]
+            worse = {LESS: lambda x, y: x < y, GREATER: lambda x, y: x > y}[operator]
+        except (TypeError, ValueError, KeyError) as error:
+            raise Refused(
+                f"constraints.json: {name} has no threshold and comparison_operator "
+                f"({LESS}, {GREATER}): {error}"
+            ) from None
+        metric = metrics.get(name)
+        if is_number(metric) and worse(metric["value"], bound):
+            found.append(
+                {
+                    "constraint_check_type": operator,
+                    "description": f"Metric {name} with {metric['value']} was {operator} {limit['threshold']}",
+                    "metric_name": name,
+                }
+            )
+    return found
+
+
+def for_cloudwatch(metrics):
+    return [
+        {"MetricName": name, "Dimensions": [], "Value": metric["value"], "Unit": "None"}
+        for name, metric in metrics.items()
+        if is_number(metric)
+    ]

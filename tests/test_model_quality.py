@@ -1,0 +1,233 @@
+"""The model-quality monitor's numbers, and what it makes of another's baseline."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as sk
+from conftest import SHARED
+
+from orchestrator.monitors import model_quality
+from orchestrator.monitors.frame import Refused
+
+EXAMPLES = SHARED / "reference" / "examples"
+BASELINE = {
+    "problem_type": "BinaryClassification", "inference_attribute": "prediction",
+    "probability_attribute": "probability", "probability_threshold_attribute": "0.5",
+    "ground_truth_attribute": "label",
+}  # fmt: skip
+MONITOR = BASELINE | {"inference_attribute": "0", "probability_attribute": "1"}
+
+
+def binary(rows=300, skill=1.0, seed=1):
+    random = np.random.default_rng(seed)
+    label = (random.random(rows) < 0.3).astype(int)
+    probability = 1 / (1 + np.exp(-(skill * (2 * label - 1) + random.normal(size=rows))))
+    return pd.DataFrame(
+        {"prediction": (probability > 0.5) * 1, "probability": probability, "label": label}
+    )
+
+
+def captured(table):
+    """The same rows as an endpoint's answers, with ground truth as text."""
+    live = table[["prediction", "probability"]].set_axis(["_c0", "_c1"], axis=1)
+    live["_c2"] = 1.5
+    return live.assign(
+        event_id="e", event_row=range(len(live)), ground_truth=table.label.astype(str)
+    )
+
+
+def values(document, section="binary_classification"):
+    return {
+        name: metric["value"]
+        for name, metric in document["statistics.json"][f"{section}_metrics"].items()
+        if "value" in metric
+    }
+
+
+def test_binary_metrics_are_scikit_learns():
+    table = binary()
+    found = model_quality.baseline(table, BASELINE)
+    metrics = values(found)
+    label, told, p = table.label, table.prediction, table.probability
+    wanted = {
+        "recall": sk.recall_score(label, told), "precision": sk.precision_score(label, told),
+        "accuracy": sk.accuracy_score(label, told), "f1": sk.f1_score(label, told),
+        "f0_5": sk.fbeta_score(label, told, beta=0.5), "f2": sk.fbeta_score(label, told, beta=2),
+        "auc": sk.roc_auc_score(label, p), "au_prc": sk.average_precision_score(label, p),
+        "true_positive_rate": sk.recall_score(label, told),
+        "false_negative_rate": 1 - sk.recall_score(label, told),
+        "true_negative_rate": sk.recall_score(label, told, pos_label=0),
+        "f2_best_constant_classifier": sk.fbeta_score(label, label * 0 + 1, beta=2),
+        "precision_best_constant_classifier": label.mean(), "recall_best_constant_classifier": 1.0,
+    }  # fmt: skip
+    assert {name: metrics[name] for name in wanted} == pytest.approx(wanted)
+
+
+def test_the_outer_key_of_the_confusion_matrix_is_what_was_true():
+    table = pd.DataFrame({"prediction": [0, 0, 1, 1, 0], "label": [1, 1, 1, 0, 0]})
+    settings = BASELINE | {"probability_attribute": ""}
+    metrics = model_quality.baseline(table, settings)["statistics.json"]
+    found = metrics["binary_classification_metrics"]["confusion_matrix"]
+    assert found == {"0": {"0": 1, "1": 1}, "1": {"0": 2, "1": 1}}
+
+
+def test_deviations_come_of_resamples_and_below_200_rows_there_are_none():
+    many, few = (
+        model_quality.baseline(binary(rows), BASELINE)["statistics.json"] for rows in (200, 199)
+    )
+    spread = many["binary_classification_metrics"]["recall"]["standard_deviation"]
+    assert 0 < spread < 0.1
+    assert few["binary_classification_metrics"]["recall"]["standard_deviation"] == "NaN"
+    again = model_quality.baseline(binary(200), BASELINE)["statistics.json"]
+    assert again == many
+    json.dumps([many, few], allow_nan=False)
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the reference is not at hand")
+def test_the_files_have_the_members_of_sagemakers_in_their_order():
+    def members(value):
+        return {k: members(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+    found = model_quality.baseline(binary(), BASELINE)
+    for name in ("statistics", "constraints"):
+        wanted = json.loads((EXAMPLES / f"EXAMPLE-model-quality-{name}.json").read_text())
+        ours = found[f"{name}.json"]
+        assert members(ours) == members(wanted)
+        assert json.dumps(members(ours)) == json.dumps(members(wanted))
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the reference is not at hand")
+def test_a_verdict_on_sagemakers_own_baseline_reads_as_its_own():
+    limits = json.loads((EXAMPLES / "EXAMPLE-model-quality-constraints.json").read_text())
+    good = model_quality.check(captured(binary(skill=3)), {"constraints.json": limits}, MONITOR)
+    assert good.violations == []
+    bad = model_quality.check(captured(binary(skill=0)), {"constraints.json": limits}, MONITOR)
+    f2 = values(bad.files)["f2"]
+    example = json.loads(
+        (EXAMPLES / "EXAMPLE-model-quality-constraint_violations.json").read_text()
+    )
+    wanted = example["violations"][0]
+    wanted["description"] = wanted["description"].replace("0.61", str(f2))
+    assert wanted in bad.violations
+    assert {v["metric_name"] for v in bad.violations} >= {"false_positive_rate", "auc", "recall"}
+
+
+def test_a_metric_that_is_as_good_as_the_baseline_is_no_violation():
+    table = binary()
+    limits = model_quality.baseline(table, BASELINE)
+    found = model_quality.check(captured(table), limits, MONITOR)
+    assert found.violations == []
+    assert {m["MetricName"]: m["Value"] for m in found.metrics} == values(found.files)
+    worse = limits["constraints.json"]["binary_classification_constraints"]
+    worse["false_positive_rate"]["threshold"] -= 0.01
+    worse["auc"]["threshold"] += 0.01
+    found = model_quality.check(captured(table), limits, MONITOR).violations
+    assert [(v["metric_name"], v["constraint_check_type"]) for v in found] == [
+        ("false_positive_rate", "GreaterThanThreshold"), ("auc", "LessThanThreshold"),
+    ]  # fmt: skip
+
+
+def test_a_window_without_pulsars_violates_no_recall(capsys):
+    limits = model_quality.baseline(binary(), BASELINE)
+    quiet = captured(binary().assign(label=0, prediction=0, probability=0.1))
+    found = model_quality.check(quiet, limits, MONITOR)
+    assert [v["metric_name"] for v in found.violations] == []
+    assert values(found.files)["recall"] == "NaN"
+    assert (
+        "not compared, as this window does not define them: au_prc, auc" in capsys.readouterr().out
+    )
+
+
+def test_a_binary_baseline_uses_the_probability_only_with_its_threshold():
+    settings = BASELINE | {"probability_threshold_attribute": ""}
+    metrics = values(model_quality.baseline(binary(), settings))
+    assert "auc" not in metrics
+    assert metrics["accuracy"] == sk.accuracy_score(binary().label, binary().prediction)
+    strict = values(
+        model_quality.baseline(binary(), BASELINE | {"probability_threshold_attribute": "0.9"})
+    )
+    assert strict["recall"] == sk.recall_score(binary().label, binary().probability > 0.9)
+
+
+def test_many_classes_are_weighted_as_by_scikit_learn():
+    random = np.random.default_rng(3)
+    label = random.choice(["noise", "pulsar", "rfi"], 250)
+    told = np.where(random.random(250) < 0.7, label, "rfi")
+    settings = {
+        "problem_type": "MulticlassClassification", "inference_attribute": "told",
+        "ground_truth_attribute": "label",
+    }  # fmt: skip
+    found = model_quality.baseline(pd.DataFrame({"told": told, "label": label}), settings)
+    metrics = values(found, "multiclass_classification")
+    kind = {"average": "weighted", "zero_division": 0}
+    wanted = {
+        "accuracy": sk.accuracy_score(label, told),
+        "weighted_recall": sk.recall_score(label, told, **kind),
+        "weighted_precision": sk.precision_score(label, told, **kind),
+        "weighted_f0_5": sk.fbeta_score(label, told, beta=0.5, **kind),
+        "weighted_f1": sk.f1_score(label, told, **kind),
+        "weighted_f2": sk.fbeta_score(label, told, beta=2, **kind),
+    }
+    assert {name: metrics[name] for name in wanted} == pytest.approx(wanted)
+    matrix = found["statistics.json"]["multiclass_classification_metrics"]["confusion_matrix"]
+    assert matrix["noise"]["rfi"] == int(((label == "noise") & (told == "rfi")).sum())
+    most = max((label == name).mean() for name in set(label))
+    assert metrics["accuracy_best_constant_classifier"] == pytest.approx(most)
+    limits = found["constraints.json"]["multiclass_classification_constraints"]
+    assert list(limits) == list(wanted)
+
+
+def test_a_regression_is_measured_by_its_errors():
+    random = np.random.default_rng(3)
+    truth = random.normal(size=250)
+    table = pd.DataFrame({"y": truth, "told": truth + random.normal(size=250) / 3})
+    settings = {
+        "problem_type": "Regression", "inference_attribute": "told", "ground_truth_attribute": "y",
+    }  # fmt: skip
+    found = model_quality.baseline(table, settings)
+    assert values(found, "regression") == pytest.approx(
+        {
+            "mae": sk.mean_absolute_error(table.y, table.told),
+            "mse": sk.mean_squared_error(table.y, table.told),
+            "rmse": sk.mean_squared_error(table.y, table.told) ** 0.5,
+            "r2": sk.r2_score(table.y, table.told),
+        }
+    )
+    limits = found["constraints.json"]["regression_constraints"]
+    assert {name: limit["comparison_operator"] for name, limit in limits.items()} == {
+        "mae": "GreaterThanThreshold", "mse": "GreaterThanThreshold",
+        "rmse": "GreaterThanThreshold", "r2": "LessThanThreshold",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label": "maybe"}, "row 1 of the baseline: the ground truth 'maybe' is neither 0 nor 1"),
+        ({"label": None}, "row 1 of the baseline: the ground truth is missing"),
+        ({"probability": 1.5}, "row 1 of the baseline: the probability 1.5 is not from 0 to 1"),
+        ({"probability": "x"}, "row 1 of the baseline: the probability 'x' is no number"),
+    ],
+)
+def test_what_is_no_answer_and_no_truth_is_named(change, said):
+    with pytest.raises(Refused, match=said):
+        model_quality.baseline(binary().assign(**change), BASELINE)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inference_attribute": "answer", "probability_attribute": ""}, "inference_attribute names no"),
+        ({"inference_attribute": "3", "probability_attribute": ""}, "3 is none of _c0, _c1, _c2"),
+        ({"probability_threshold_attribute": "high"}, "probability_threshold_attribute is high"),
+        ({"inference_attribute": "", "probability_threshold_attribute": ""}, "says nothing of the class"),
+        ({"problem_type": "Clustering"}, "problem_type is Clustering, not one of Binary"),
+        ({"problem_type": "Regression"}, "holds no regression_constraints"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_fits_nothing_is_named(change, said):
+    limits = model_quality.baseline(binary(), BASELINE)
+    with pytest.raises(Refused, match=said):
+        model_quality.check(captured(binary()), limits, MONITOR | change)
