@@ -4,6 +4,7 @@ import ast
 import graphlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import boto3
@@ -22,7 +23,8 @@ KNOWS = {
     "learning": {"common", "candidates.tables"},
     "scoring": {"common", "candidates", "candidates.tables"},
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},
-    "orchestrator": {"orchestrator.pipelines"},
+    "orchestrator": {"orchestrator.monitors", "orchestrator.pipelines"},
+    "orchestrator.monitors": set(),  # it is shipped, alone
     "orchestrator.pipelines": {"orchestrator"},
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
@@ -101,6 +103,29 @@ def test_nothing_in_the_sandbox_knows_the_server_but_its_main():
         if "orchestrator.sandbox.server" in others and module.startswith("orchestrator.")
     }
     assert knows == {"orchestrator.sandbox.__main__"}
+
+
+SHIPPED = [module for module in FILES if module.startswith("orchestrator.monitors")]
+
+
+@pytest.mark.parametrize("module", SHIPPED)
+def test_what_is_shipped_runs_on_an_old_python_with_what_its_image_has(module):
+    tree = ast.parse(FILES[module].read_text(), feature_version=(3, 8))
+    imported = {
+        alias.name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    } | {
+        node.module.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    its_image = {"numpy", "pandas", "sklearn", "boto3", "botocore", "smclarify"}
+    assert imported <= sys.stdlib_module_names | its_image
+    words = FILES[module].read_text()
+    newer = r"\.remove(?:pre|suf)fix\(|strict=|dataclass\(.*slots|import .*\bUTC\b|-> (?:list|dict|tuple|set)\["
+    assert re.findall(newer, words) == []
 
 
 @pytest.mark.parametrize("module", sorted(FILES))

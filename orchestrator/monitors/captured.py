@@ -22,6 +22,9 @@ import pandas as pd
 from .frame import EVENT_ID, EVENT_ROW, Refused
 
 BLOCK_ROWS = 65536
+# Pandas reads floats to the last bit by itself from 3.1 on, and warns of being asked to.
+VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
+EXACT = {} if VERSION >= (3, 1) else {"float_precision": "round_trip"}
 MISSING = ["", "NaN", "nan", "null"]
 SPECIAL = frozenset('\r\n\t;"')  # what makes a body more than one plain row
 
@@ -63,12 +66,11 @@ class Reader:
                         continue
                 found = self._rows_of(answer, request)
             except Refused as error:
-                raise Refused("{}, line {}: {}".format(name, number, error)) from None
+                raise Refused(f"{name}, line {number}: {error}") from None
             except (KeyError, TypeError, AttributeError) as error:
                 raise Refused(
-                    "{}, line {} is no captured record with request and answer: {}".format(
-                        name, number, named(error)
-                    )
+                    f"{name}, line {number} is no captured record with request and answer: "
+                    f"{named(error)}"
                 ) from None
             lines.extend(found)
             ids.extend(repeat(event, len(found)))
@@ -85,7 +87,7 @@ class Reader:
             parts = [block.pop(0) for block in blocks]
             if any(part.dtype == object for part in parts):
                 parts = [part.astype(object) for part in parts]
-            columns["_c{}".format(position)] = np.concatenate(parts)
+            columns[f"_c{position}"] = np.concatenate(parts)
         columns[EVENT_ID] = np.array(self._ids, dtype=object)
         columns[EVENT_ROW] = np.array(self._rows, dtype=np.int32)
         self._ids, self._rows = [], []
@@ -113,9 +115,7 @@ class Reader:
         if len(inputs) == len(outputs) + 1 and not any(map(is_number, inputs[0])):
             inputs = inputs[1:]
         if len(inputs) != len(outputs):
-            raise Refused(
-                "the request has {} rows, the answer {}".format(len(inputs), len(outputs))
-            )
+            raise Refused(f"the request has {len(inputs)} rows, the answer {len(outputs)}")
         if self.width is None and outputs:
             self.answers = len(outputs[0])
             self.width = self.answers + len(inputs[0])
@@ -124,11 +124,11 @@ class Reader:
         for row, (left, right) in enumerate(zip(outputs, inputs), start=1):
             if len(left) != self.answers or len(left) + len(right) != self.width:
                 raise Refused(
-                    "row {} has {} columns of answer and {} of request, not {} and {} as before"
-                    .format(row, len(left), len(right), self.answers, self.width - self.answers)
-                )  # fmt: skip
+                    f"row {row} has {len(left)} columns of answer and {len(right)} of request, not "
+                    f"{self.answers} and {self.width - self.answers} as before"
+                )
             if any("\n" in cell for cell in left + right if isinstance(cell, str)):
-                raise Refused("row {} has a line break within a cell".format(row))
+                raise Refused(f"row {row} has a line break within a cell")
             writer.writerow(left + right)
         return written.getvalue().split("\n")[:-1]
 
@@ -143,19 +143,19 @@ def parsed(name, body):
             try:
                 records.append(json.loads(line))
             except ValueError as error:
-                raise Refused("{}, line {} is not JSON: {}".format(name, number, error)) from None
+                raise Refused(f"{name}, line {number} is not JSON: {error}") from None
         return records
 
 
 def named(error):
-    return "{} is missing".format(error) if isinstance(error, KeyError) else str(error)
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def columns_of(text, width):
     """The columns of a block of CSV lines, as arrays: int64, float64, or objects where there is text."""
     frame = pd.read_csv(
         io.StringIO(text), header=None, names=range(width), index_col=False, skip_blank_lines=False,
-        na_values=MISSING, keep_default_na=False, low_memory=False, float_precision="round_trip",
+        na_values=MISSING, keep_default_na=False, low_memory=False, **EXACT,
     )  # fmt: skip
     return [plain(frame[name]) for name in frame.columns]
 
@@ -183,7 +183,7 @@ def cells(side):
                 return np.atleast_2d(np.load(io.BytesIO(data), allow_pickle=False)).tolist()
             data = data.decode("utf-8")
         except (binascii.Error, ValueError, EOFError, OSError) as error:
-            raise Refused("its {} cannot be read: {}".format(kind, error)) from None
+            raise Refused(f"its {kind} cannot be read: {error}") from None
         encoding = {"text/csv": "CSV", "application/json": "JSON"}.get(media_type)
     if encoding == "CSV":
         first = data.partition("\n")[0]
@@ -191,13 +191,13 @@ def cells(side):
         return [row for row in csv.reader(data.splitlines(), delimiter=delimiter) if row]
     if encoding != "JSON":
         raise Refused(
-            "a body of type {} cannot be read; text/csv, application/json and application/x-npy "
-            "can".format(kind)
+            f"a body of type {kind} cannot be read; text/csv, application/json and application/x-npy "
+            "can"
         )
     try:
         return rows_in(json.loads(data))
     except ValueError as error:
-        raise Refused("its {} cannot be read: {}".format(kind, error)) from None
+        raise Refused(f"its {kind} cannot be read: {error}") from None
 
 
 def rows_in(document):
@@ -243,9 +243,9 @@ def names(answers, width, baseline):
         return list(baseline)
     if len(baseline) in (asked, asked + 1):
         known = len(baseline) - asked
-        beside = ["_c{}".format(position) for position in range(known, answers)]
+        beside = [f"_c{position}" for position in range(known, answers)]
         return list(baseline[:known]) + beside + list(baseline[known:])
     return [
-        baseline[position] if position < len(baseline) else "_c{}".format(position)
+        baseline[position] if position < len(baseline) else f"_c{position}"
         for position in range(width)
     ]

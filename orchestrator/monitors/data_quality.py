@@ -267,9 +267,7 @@ def limits(constraints):
     drift = config.get("distribution_constraints", {})
     method = drift.get("comparison_method", "Robust")
     if method not in METHODS:
-        raise Refused(
-            "constraints.json: comparison_method is {}, not Simple or Robust".format(method)
-        )
+        raise Refused(f"constraints.json: comparison_method is {method}, not Simple or Robust")
     if drift.get("categorical_drift_method", "LInfinity") != "LInfinity":
         raise Refused(
             "constraints.json: categorical_drift_method is {}; only LInfinity is computed".format(
@@ -299,7 +297,7 @@ def check(table, baseline_files, settings):
     """One window against statistics.json and constraints.json: a Checked. Raises Refused."""
     for name in ("constraints.json", "statistics.json"):
         if not isinstance(baseline_files.get(name, {}).get("features"), list):
-            raise Refused("the baseline's {} has no features".format(name))
+            raise Refused(f"the baseline's {name} has no features")
     constraints = baseline_files["constraints.json"]
     known = {entry["name"]: entry for entry in baseline_files["statistics.json"]["features"]}
     allowed = limits(constraints)
@@ -312,7 +310,7 @@ def check(table, baseline_files, settings):
         if name not in table.columns:
             continue
         if name not in known:
-            raise Refused("the baseline's statistics.json has no feature {}".format(name))
+            raise Refused(f"the baseline's statistics.json has no feature {name}")
         found = column(table[name])
         drift = drift_of(name, known[name], table[name], found, allowed) if found.present else None
         if drift:
@@ -343,9 +341,9 @@ def counts_of_columns(table, names, settings):
     if len(compared) != len(names):
         word = "Missing" if len(compared) < len(names) else "Extra"
         text = (
-            "There are {} columns in current dataset. Number of columns in current dataset: {}, "
-            "Number of columns in baseline constraints: {}"
-        ).format(word.lower(), len(compared), len(names))
+            f"There are {word.lower()} columns in current dataset. Number of columns in current "
+            f"dataset: {len(compared)}, Number of columns in baseline constraints: {len(names)}"
+        )
         yield word + " columns", word.lower() + "_column_check", text
 
 
@@ -391,10 +389,9 @@ def checked(entry, found, drift, allowed):
     if found.present and matching / found.present < allowed.types:
         yield violation(
             name, "data_type_check",
-            "Data type match requirement is not met. Expected data type: {}, Expected match: "
-            "{}%. Observed: Only {}% of data is {}.".format(
-                kind, allowed.types * 100, matching / found.present * 100, kind
-            ),
+            f"Data type match requirement is not met. Expected data type: {kind}, Expected match: "
+            f"{allowed.types * 100}%. Observed: Only {matching / found.present * 100}% of data is "
+            f"{kind}.",
         )  # fmt: skip
     complete = found.present / found.rows if found.rows else 0.0
     if complete < entry.get("completeness", 0.0):
@@ -409,17 +406,13 @@ def checked(entry, found, drift, allowed):
         if inside < allowed.domains:
             yield violation(
                 name, "categorical_values_check",
-                "Value match requirement is not met. Expected match: {}%. Observed: Only {}% of "
-                "values are among the {} of the baseline.".format(
-                    allowed.domains * 100, inside * 100, len(domain)
-                ),
+                f"Value match requirement is not met. Expected match: {allowed.domains * 100}%. "
+                f"Observed: Only {inside * 100}% of values are among the {len(domain)} of the baseline.",
             )  # fmt: skip
     if drift and drift.distance > drift.threshold:
         yield violation(
             name, "baseline_drift_check",
-            "Baseline drift distance: {} exceeds threshold: {}".format(
-                drift.distance, drift.threshold
-            ),
+            f"Baseline drift distance: {drift.distance} exceeds threshold: {drift.threshold}",
         )  # fmt: skip
 
 

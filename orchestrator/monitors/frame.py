@@ -8,7 +8,8 @@ An analyzer is a module with two functions:
 `table` has a row a candidate: the columns of the endpoint's answer, then those of the request,
 named as in the baseline where it has as many, `_c0`, `_c1`, … otherwise; then `event_id` and
 `event_row`, which say where a row was captured; after a merge also `ground_truth`. A baseline's table
-has its file's columns alone. `settings` are the environment variables of the job.
+has its file's columns alone. `settings` are the environment variables of the job, and for a check
+`answer_columns`: how many of the first columns are the answer's.
 
 This package is shipped: it runs on Python 3.8, and knows nothing but itself, the standard library,
 numpy, pandas, scikit-learn and boto3.
@@ -31,7 +32,7 @@ class Checked(NamedTuple):
 
     files: Dict[str, Any]  # file name to JSON document, or to text
     violations: List[dict]  # as in constraint_violations.json
-    metrics: List[dict]  # for CloudWatch: MetricName, Dimensions, Value or StatisticValues, Unit
+    metrics: List[dict]  # for CloudWatch: MetricName, Value or StatisticValues, more Dimensions
 
 
 def needed(settings, name):

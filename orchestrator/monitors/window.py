@@ -25,10 +25,8 @@ from typing import NamedTuple
 
 from .frame import Refused, needed
 
-SETTLE_AT_HOME, SETTLE = (
-    10,
-    120,
-)  # seconds until what was captured is in S3; AWS collects for a minute
+# Seconds until what was captured is in S3; AWS collects for a minute.
+SETTLE_AT_HOME, SETTLE = 10, 120
 LOOKED = 2  # seconds that an object may take to be listed
 LATE = timedelta(days=1)
 USUAL_MAX_DAYS = 7
@@ -57,7 +55,7 @@ def moment(words, name):
     try:
         found = datetime.fromisoformat(words.replace("Z", "+00:00"))
     except ValueError:
-        raise Refused("{} is {}, not a time in ISO 8601".format(name, words)) from None
+        raise Refused(f"{name} is {words}, not a time in ISO 8601") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=timezone.utc)
     return found.astimezone(timezone.utc).replace(microsecond=0)
@@ -67,7 +65,7 @@ def offset(words, name):
     """`-PT7H`, `-P1D`: how long before the scheduled time; raises Refused."""
     match = OFFSET.fullmatch(words)
     if not match or not any(match.groups()):
-        raise Refused("{} is {}, not a duration such as -PT7H or -P1D".format(name, words))
+        raise Refused(f"{name} is {words}, not a duration such as -PT7H or -P1D")
     days, hours, minutes = (int(part or 0) for part in match.groups())
     return timedelta(days=days, hours=hours, minutes=minutes)
 
@@ -77,7 +75,7 @@ def place(settings, name):
     value = needed(settings, name)
     bucket, _, prefix = value.partition("://")[2].partition("/")
     if not value.startswith("s3://") or not bucket:
-        raise Refused("{} is {}, not s3://bucket/prefix".format(name, value))
+        raise Refused(f"{name} is {value}, not s3://bucket/prefix")
     return bucket, prefix.strip("/")
 
 
@@ -113,7 +111,7 @@ def max_days(settings):
     except ValueError:
         days = 0
     if not 0 < days <= 3650:
-        raise Refused("max_window_days is {}, not a number of days".format(value))
+        raise Refused(f"max_window_days is {value}, not a number of days")
     return days
 
 
@@ -132,7 +130,8 @@ def newest(s3, bucket, prefix, levels):
     if levels == 0:
         found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix + "window.json")
         return prefix + "window.json" if found["KeyCount"] else None
-    for folder in sorted(folders(s3, bucket, prefix), reverse=True):
+    dates = [found for found in folders(s3, bucket, prefix) if found[len(prefix) : -1].isdigit()]
+    for folder in sorted(dates, reverse=True):
         key = newest(s3, bucket, folder, levels - 1)
         if key:
             return key
@@ -161,7 +160,7 @@ def captures(s3, settings, window):
             batch = found[start : start + FETCHES]
             bodies = pool.map(lambda item: fetched(s3, bucket, item[0]), batch)
             for (key, since), body in zip(batch, bodies):
-                yield "s3://{}/{}".format(bucket, key), body, since
+                yield f"s3://{bucket}/{key}", body, since
 
 
 def fetched(s3, bucket, key):
@@ -181,10 +180,20 @@ def listed(s3, bucket, variant, window):
             continue
         if hour.group(1) > last:
             return
-        came = item["LastModified"]
-        if came < window.seen and came + timedelta(seconds=1) < window.start:
-            continue  # captured before it came, so before the window
-        if came < window.seen:
-            yield item["Key"], text(window.start)
-        elif came < window.listed:
-            yield item["Key"], ""
+        since = taken_since(item["LastModified"], window)
+        if since is not None:
+            yield item["Key"], since
+
+
+def taken_since(came, window):
+    """From which inferenceTime on the records of an object that came to S3 then are the window's.
+
+    None where none of them is. S3 tells whole seconds.
+    """
+    if came >= window.listed:
+        return None
+    if came >= window.seen:
+        return ""
+    if came + timedelta(seconds=1) < window.start:
+        return None  # captured before it came, so before the window
+    return text(window.start)

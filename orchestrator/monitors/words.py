@@ -230,9 +230,9 @@ def markdown(found):
     if least is not None:
         lines += [
             "",
-            "The smallest drift that this run could have seen is {:.3f}: where a feature's cumulative "
+            f"The smallest drift that this run could have seen is {least:.3f}: where a feature's cumulative "
             "share differs from the baseline's by less than that, nothing is reported."
-            .format(least) + (" No drift is as large as that: take a longer window."
+             + (" No drift is as large as that: take a longer window."
                               if least >= 1 else ""),
         ]  # fmt: skip
     if found["not_compared"]:
@@ -245,8 +245,8 @@ def markdown(found):
             for violation in found["violations"]
         ]
     for first, second in found["exchanged"]:
-        lines += ["", "**{} looks like the baseline of {}, and the other way round: the two columns "
-                  "are exchanged.**".format(first, second)]  # fmt: skip
+        lines += ["", f"**{first} looks like the baseline of {second}, and the other way round: the two columns "
+                  "are exchanged.**"]  # fmt: skip
     for drift in sorted(found["drifted"], key=lambda drift: -drift["distance"]):
         lines += ["", "## {} went {}".format(drift["name"], drift["direction"]), ""]
         lines += paragraph(drift)
@@ -257,7 +257,7 @@ def paragraph(drift):
     """One drifted feature."""
     shift = drift["shift_in_baseline_std"]
     moved = "The baseline has no variance" if shift is None else (
-        "Its mean moved by {:+.2f} standard deviations of the baseline".format(shift)
+        f"Its mean moved by {shift:+.2f} standard deviations of the baseline"
     )  # fmt: skip
     lines = [
         "{}, from {:.6g} to {:.6g}. The two differ most at {:.6g}: {:.1%} of the baseline lie there or "
@@ -268,12 +268,12 @@ def paragraph(drift):
         "",
         "What usually does that: {}.".format(drift["usually"]),
         "",
-        "| quantile | " + " | ".join("{:.0%}".format(share) for share in drift["shares"]) + " |",
+        "| quantile | " + " | ".join(f"{share:.0%}" for share in drift["shares"]) + " |",
         "|---|" + "---|" * len(drift["shares"]),
     ]  # fmt: skip
     for name in ("baseline", "window"):
         values = drift[name + "_quantiles"]
-        lines.append("| {} | {} |".format(name, " | ".join("{:.6g}".format(v) for v in values)))
+        lines.append("| {} | {} |".format(name, " | ".join(f"{v:.6g}" for v in values)))
     lines += ["", "```", *bars_of(drift["histogram"]), "```"]
     if drift["candidates"]:
         lines += ["", "Captured candidates that show it:", ""]
