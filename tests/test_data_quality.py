@@ -431,6 +431,40 @@ def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
     assert (window["start_time"], window["records"]) == (f"{first:%Y-%m-%dT%H:%M:%SZ}", 1)
 
 
+def test_what_was_true_is_merged_before_the_models_quality_is_checked(jobs):
+    now = datetime.now(UTC).replace(microsecond=0)
+    then = now - timedelta(seconds=60)
+    rows = survey(40, 60, 2).to_numpy().tolist()
+    truth = [
+        json.dumps({"groundTruthData": {"data": f"{row[0]:.0f}", "encoding": "CSV"},
+                    "eventMetadata": {"eventId": repr(row[1])}, "eventVersion": "0"})
+        for row in rows[:90]
+    ]  # fmt: skip
+    jobs.s3.create_bucket(Bucket="assets")
+    captured_lines = "".join(captured_line(row, then) + "\n" for row in rows)
+    for key, body in {
+        f"captures/pulsar/AllTraffic/{then:%Y/%m/%d/%H}/00-00-000-x.jsonl": captured_lines,
+        f"truth/{now:%Y/%m/%d/%H}/0000.jsonl": "\n".join(truth),
+    }.items():
+        jobs.s3.put_object(Bucket="assets", Key=key, Body=body)
+    constraints = {"accuracy": {"threshold": 0.9, "comparison_operator": "LessThanThreshold"}}
+    (jobs.folder / "constraints.json").write_text(
+        json.dumps({"version": 0.0, "binary_classification_constraints": constraints})
+    )
+    time.sleep(4)  # until it is sure to be listed
+    code, message = jobs.run(
+        analysis_type="MODEL_QUALITY", ground_truth="s3://assets/truth", inference_attribute="0",
+        problem_type="BinaryClassification", baseline_statistics="", results="s3://assets/quality",
+        scheduled_time=(now - timedelta(seconds=10)).isoformat(),
+    )  # fmt: skip
+    assert (code, message.partition(":")[0]) == (0, "Completed"), message
+    found = json.loads(jobs.result(now - timedelta(seconds=10), "statistics.json").read_text())
+    assert found["dataset"]["item_count"] == 90
+    assert found["binary_classification_metrics"]["accuracy"]["value"] == 1
+    (merged,) = (jobs.folder / "results" / "merge").rglob("*.jsonl")
+    assert len(merged.read_text().splitlines()) == 90
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

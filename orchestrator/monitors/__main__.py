@@ -13,6 +13,7 @@ Everything comes from environment variables, under SageMaker's names where it ha
     scheduled_time         ISO 8601; absent: now
     max_window_days        how far a run goes back at most; absent: 7
     start_time_offset, end_time_offset           as -PT7H: see window.py
+    ground_truth           s3://bucket/prefix of what was true, for MODEL_QUALITY and MODEL_BIAS
     publish_cloudwatch_metrics                   Disabled: none are written
     exit_message_path, metrics_path              absent: where SageMaker reads them
 
@@ -27,14 +28,15 @@ import json
 import os
 import sys
 import traceback
+from datetime import datetime, timezone
 from pathlib import Path
 
 import boto3
 import pandas as pd
 from botocore.exceptions import BotoCoreError, ClientError
 
-from . import captured, window
-from .frame import Refused, needed, one_of
+from . import captured, merge, window
+from .frame import KEYS, Refused, needed, one_of
 
 ANALYZERS = {
     "DATA_QUALITY": "data_quality",
@@ -42,7 +44,7 @@ ANALYZERS = {
     "MODEL_BIAS": "bias",
     "MODEL_EXPLAINABILITY": "explainability",
 }
-MERGED = ("MODEL_QUALITY", "MODEL_BIAS")  # what needs to know what was true
+MERGED = ("MODEL_QUALITY", "MODEL_BIAS")  # those that compare with what was true
 MESSAGE, METRICS = "/opt/ml/output/message", "/opt/ml/output/metrics/cloudwatch"
 SUCCESS = "Job completed successfully with"
 
@@ -82,9 +84,8 @@ def monitor(kind, analyzer, output, settings):
     files = baseline_files(settings)
     s3 = boto3.client("s3")
     period = window.choose(s3, settings)
-    table, answers = captured_table(s3, settings, period)
-    if not len(table):
-        raise Refused("Job inputs had no data")
+    read = merged_table if kind in MERGED else captured_table
+    table, answers = read(s3, settings, period, output)
     table = named(table, answers, files)
     settings = dict(settings, answer_columns=str(answers))
     checked = analyzer.check(table, files, settings)
@@ -105,19 +106,35 @@ def monitor(kind, analyzer, output, settings):
 # -- what comes in --------------------------------------------------------------------
 
 
-def captured_table(s3, settings, period):
+def captured_table(s3, settings, period, output, merger=None):
     """The rows of a window, columns by position, and how many of them are the answer's."""
     reader = captured.Reader(window.text(period.end))
     for name, body, since in window.captures(s3, settings, period):
         reader.add(name, body, since)
-    return reader.table(), reader.answers
+        if merger:
+            merger.add(name, body, since)
+    table = reader.table()
+    if not len(table):
+        raise Refused("Job inputs had no data")
+    return table, reader.answers
+
+
+def merged_table(s3, settings, period, output):
+    """The same rows with what was true, where that is known; the merged records are written, too."""
+    collected = merge.objects(s3, settings, period.start, datetime.now(timezone.utc))
+    truth = merge.truth(collected)
+    place = output / "merge" / needed(settings, "sagemaker_endpoint_name")
+    merger = merge.Merge(truth, place, window.text(period.end))
+    table, answers = captured_table(s3, settings, period, output, merger)
+    print(merger.close(), flush=True)
+    return merge.labelled(table, truth), answers
 
 
 def named(table, answers, files):
     """The table under its baseline's names, where a baseline has columns."""
     known = [entry["name"] for entry in files.get("statistics.json", {}).get("features", [])]
     if known:
-        width = len(table.columns) - 2  # but event_id and event_row
+        width = len([name for name in table.columns if name not in KEYS])
         table.columns = captured.names(answers, width, known) + list(table.columns[width:])
     return table
 
