@@ -48,6 +48,12 @@ def table(*rows):
     return pd.DataFrame(rows, columns=["_c0", "event_id", "event_row"])
 
 
+def join(folder, found, *records, name="capture", end="2026-11-28"):
+    joined = merge.Merge(found, folder, end)
+    joined.add(name, "\n".join(records).encode(), "2026-11-27T10:15")
+    return joined.close()
+
+
 def merged(folder):
     return [
         (path.parent.relative_to(folder).as_posix(), json.loads(line))
@@ -57,21 +63,19 @@ def merged(folder):
 
 
 def test_labels_find_their_record_by_inference_id_or_else_by_event_id(tmp_path):
-    joined = merge.Merge(truth(label("a"), label("night-7", "0"), label("nobody")), tmp_path)
-    records = [captured("a"), captured("b", inference="night-7"), captured("c")]
-    joined.add("capture.jsonl", records)
-    joined.add("next.jsonl", [captured("night-8", inference="x")])
-    assert joined.close() == (2, 2, 1)
+    labels = truth(label("a"), label("night-7", "0"), label("nobody"))
+    records = captured("a"), captured("b", inference="night-7"), captured("c")
+    assert join(tmp_path, labels, *records, captured("night-8", inference="x")) == (2, 2, 1)
     found = [record for _, record in merged(tmp_path)]
     assert [record["groundTruthData"]["data"] for record in found] == ["1", "0"]
     assert list(found[0]) == ["captureData", "eventMetadata", "groundTruthData", "eventVersion"]
 
 
 def test_a_merged_record_is_the_captured_one_and_its_label_by_hour_of_invocation(tmp_path):
-    joined = merge.Merge(truth(label("a"), label("b")), tmp_path)
-    joined.add("x", [captured("a"), captured("b", time="2026-11-27T11:00:00Z")])
-    joined.close()
-    assert [place for place, _ in merged(tmp_path)] == ["2026/11/27/10", "2026/11/27/11"]
+    later = captured("b", time="2026-11-27T11:00:00Z")
+    name = "s3://bucket/captured/pulsar/Blue/2026/11/27/10/15-00-000-x.jsonl"
+    join(tmp_path, truth(label("a"), label("b")), captured("a"), later, name=name)
+    assert [place for place, _ in merged(tmp_path)] == ["Blue/2026/11/27/10", "Blue/2026/11/27/11"]
     record = merged(tmp_path)[0][1]
     assert record.pop("groundTruthData") == {"data": "1", "encoding": "CSV"}
     assert record == json.loads(captured("a"))
@@ -82,8 +86,8 @@ def test_the_reference_is_merged_to_the_byte(tmp_path):
     def read(pattern):
         return next(EXAMPLES.glob(pattern)).read_bytes()
 
-    joined = merge.Merge(merge.truth([("x", read("*ground-truth*"))]), tmp_path)
-    joined.add("x", read("EXAMPLE-capture-*").decode().splitlines())
+    joined = merge.Merge(merge.truth([("x", read("*ground-truth*"))]), tmp_path, "2027")
+    joined.add("x", read("EXAMPLE-capture-*"))
     assert joined.close() == (2, 2, 0)
     (path,) = tmp_path.rglob("*.jsonl")
     assert path.read_bytes().strip() == read("EXAMPLE-merged*").strip()
@@ -92,24 +96,22 @@ def test_the_reference_is_merged_to_the_byte(tmp_path):
 def test_a_record_that_another_wrote_is_merged_as_well(tmp_path):
     other = json.loads(captured("a", inference='night "7"'))
     other["eventMetadata"]["customAttributes"] = ["α"]
-    joined = merge.Merge(truth(label('night "7"')), tmp_path)
-    joined.add("x", [json.dumps(dict(reversed(other.items())), indent=None), "", "  "])
-    assert joined.close() == (1, 0, 0)
+    text = json.dumps(dict(reversed(other.items())))
+    assert join(tmp_path, truth(label('night "7"')), text, "", "  ") == (1, 0, 0)
     record = merged(tmp_path)[0][1]
     assert record.pop("groundTruthData") == {"data": "1", "encoding": "CSV"}
     assert record == other
     for broken in ("{", "[]", '{"eventMetadata": {}}', '{"eventMetadata": {"eventId": "a"}}'):
         with pytest.raises(Refused, match="capture, line 2 is no captured record"):
-            merge.Merge(truth(label("a")), tmp_path).add("capture", [captured("a"), broken])
+            join(tmp_path, truth(label("a")), captured("a"), broken)
 
 
 def test_records_outside_the_window_are_not_its_records(tmp_path):
-    joined = merge.Merge(
-        truth(label("a"), label("b")), tmp_path, "2026-11-27T10:16", "2026-11-27T11"
-    )
-    late, early = captured("b", time="2026-11-27T11:00:00Z"), captured("a")
-    joined.add("x", [early, late, captured("b", time="2026-11-27T10:59:59Z")])
-    assert joined.close() == (1, 0, 1)
+    early, late = (captured("a", time=f"2026-11-27T{time}:00Z") for time in ("10:14", "11:00"))
+    last = captured("b", time="2026-11-27T10:59:59Z")
+    assert join(
+        tmp_path, truth(label("a"), label("b")), early, late, last, end="2026-11-27T11"
+    ) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +119,8 @@ def test_records_outside_the_window_are_not_its_records(tmp_path):
     [([label("zz")], "matches nothing.* 1 eventIds .* 1 captured"), ([], "holds nothing")],
 )
 def test_ground_truth_that_matches_nothing_is_a_reason(tmp_path, lines, said):
-    joined = merge.Merge(truth(*lines), tmp_path)
-    joined.add("x", [captured("a")])
     with pytest.raises(Refused, match=said):
-        joined.close()
+        join(tmp_path, truth(*lines), captured("a"))
 
 
 def test_the_later_label_corrects_the_earlier():

@@ -112,8 +112,7 @@ def captured_table(s3, settings, period, output, merger=None):
     for name, body, since in window.captures(s3, settings, period):
         reader.add(name, body, since)
         if merger:
-            merger.since = since
-            merger.add(name, body.decode("utf-8").split("\n"))
+            merger.add(name, body, since)
     table = reader.table()
     if not len(table):
         raise Refused("Job inputs had no data")
@@ -124,7 +123,8 @@ def merged_table(s3, settings, period, output):
     """The same rows with what was true, where that is known; the merged records are written, too."""
     collected = merge.objects(s3, settings, period.start, datetime.now(timezone.utc))
     truth = merge.truth(collected)
-    merger = merge.Merge(truth, output / "merge", end=window.text(period.end))
+    place = output / "merge" / needed(settings, "sagemaker_endpoint_name")
+    merger = merge.Merge(truth, place, window.text(period.end))
     table, answers = captured_table(s3, settings, period, output, merger)
     print(merger.close(), flush=True)
     return merge.labelled(table, truth), answers

@@ -29,6 +29,8 @@ PLAIN_RECORD = re.compile(
     r'"eventMetadata":\{"eventId":"([^"\\]+)"(?:,"inferenceId":"([^"\\]+)")?,'
     r'"inferenceTime":"([^"\\]+)"\}(,"eventVersion":"0"\})\s*$'
 )
+VARIANT = re.compile(r"/([^/]+)/\d{4}/\d\d/\d\d/\d\d/[^/]+$")  # in the name of a captured object
+USUAL_VARIANT = "AllTraffic"
 
 
 class Joined(NamedTuple):
@@ -127,27 +129,30 @@ def labels(event, data):
 class Merge:
     """Writes the records that have ground truth, as SageMaker's merge job does.
 
-    Below `folder`, which stands for <output>/merge/<endpoint>/<variant>, a file for each hour of
-    invocations: yyyy/mm/dd/hh/part-00000-<uuid>.c000.jsonl.
+    Below `folder`, which stands for <output>/merge/<endpoint>, a file for each variant and hour of
+    invocations: <variant>/yyyy/mm/dd/hh/part-00000-<uuid>.c000.jsonl.
     """
 
-    def __init__(self, truth, folder, since="", end="~"):
-        """`since` and `end` as in the records' inferenceTime; the later is excluded. Objects that come
-        late have another `since`."""
-        self.truth, self.folder = truth, Path(folder)
-        self.since, self.end = since, end
+    def __init__(self, truth, folder, end):
+        """`end`: the first inferenceTime that is too late, as in the records."""
+        self.truth, self.folder, self.end = truth, Path(folder), end
         self.records = self.without = 0
         self._name = f"part-00000-{uuid.uuid4()}.c000.jsonl"
         self._seen, self._files, self._texts = set(), {}, {}
 
-    def add(self, name, lines):
-        """Take the captured records of one object, lines of text; raises Refused with the line."""
-        for number, line in enumerate(lines, start=1):
+    def add(self, name, body, since=""):
+        """Take the records of one object that were captured at `since` or later.
+
+        Raises Refused for what is no record, with the object's name and the line.
+        """
+        found = VARIANT.search(name)
+        variant = found.group(1) if found else USUAL_VARIANT
+        for number, line in enumerate(body.decode("utf-8", "replace").split("\n"), start=1):
             if not line.strip():
                 continue
             try:
                 event, time, head, tail = parts(line)
-                late_or_early = not self.since <= time < self.end
+                late_or_early = not since <= time < self.end
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise Refused(f"{name}, line {number} is no captured record: {error}") from None
             if late_or_early:
@@ -158,7 +163,9 @@ class Merge:
                 continue
             self.records += 1
             self._seen.add(event)
-            self._file(time).write(f'{head},"groundTruthData":{self._written(data)}{tail}\n')
+            self._file(variant, time).write(
+                f'{head},"groundTruthData":{self._written(data)}{tail}\n'
+            )
 
     def close(self):
         """Close the files; how much was joined. Raises Refused when nothing was."""
@@ -173,12 +180,13 @@ class Merge:
             self._texts[id(data)] = compact(data)
         return self._texts[id(data)]
 
-    def _file(self, time):
-        hour = time[:13]
+    def _file(self, variant, time):
+        hour = variant, time[:13]
         if hour not in self._files:
-            place = datetime.strptime(hour, "%Y-%m-%dT%H").strftime("%Y/%m/%d/%H")
-            (self.folder / place).mkdir(parents=True, exist_ok=True)
-            self._files[hour] = open(self.folder / place / self._name, "w", encoding="utf-8")
+            place = datetime.strptime(time[:13], "%Y-%m-%dT%H").strftime("%Y/%m/%d/%H")
+            folder = self.folder / variant / place
+            folder.mkdir(parents=True, exist_ok=True)
+            self._files[hour] = open(folder / self._name, "w", encoding="utf-8")
         return self._files[hour]
 
 
