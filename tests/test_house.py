@@ -27,7 +27,8 @@ KNOWS = {
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
         "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
-        "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
+        "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.scheduler",
+        "orchestrator.sandbox.sns",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {
@@ -38,6 +39,9 @@ KNOWS = {
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
         "orchestrator.sandbox.hosting",
+    },
+    "orchestrator.sandbox.scheduler": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
     },
     "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},

@@ -59,6 +59,17 @@ CREATE TABLE IF NOT EXISTS weights (  -- of an endpoint's variant, where it was 
     endpoint TEXT, config TEXT, weight REAL, PRIMARY KEY (endpoint, config));
 CREATE TABLE IF NOT EXISTS invocations (  -- asked asynchronously, and not answered yet
     id INTEGER PRIMARY KEY, endpoint TEXT, request TEXT, created TEXT);
+CREATE TABLE IF NOT EXISTS schedules (
+    name TEXT PRIMARY KEY, request TEXT, created TEXT, updated TEXT,
+    since TEXT,               -- what a rate is counted from
+    token TEXT,               -- of the client that made it
+    scheduled TEXT,           -- the run to come; NULL when there is none
+    due REAL);                -- when it is to be begun, in seconds since 1970
+CREATE TABLE IF NOT EXISTS schedule_runs (  -- begun, and not forgotten: none is done twice
+    id TEXT PRIMARY KEY, schedule TEXT, scheduled TEXT, target TEXT, attempts INTEGER,
+    begun REAL, due REAL,
+    status TEXT,              -- 'due', 'done' or 'failed'
+    reason TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
