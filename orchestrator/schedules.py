@@ -18,7 +18,7 @@ import calendar
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -54,7 +54,9 @@ def parse(expression: str, zone: str = "UTC", since: datetime = BEGINNING) -> Sc
         raise ValueError(f"{expression[:100]}: {error}.") from None
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":  # there is one even where no zones are installed
+        return UTC
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # a folder of zones is no zone
@@ -85,14 +87,14 @@ class At:
         return self.moment if self.moment > moment else None
 
 
-def _rate(content: str, clock: ZoneInfo, since: datetime) -> Rate:
+def _rate(content: str, clock: tzinfo, since: datetime) -> Rate:
     found = RATE.fullmatch(content)
     if found is None:
         raise ValueError("a rate is a positive number and minutes, hours or days")
     return Rate(timedelta(**{f"{found[2]}s": int(found[1])}), since.astimezone(UTC))
 
 
-def _at(content: str, clock: ZoneInfo, since: datetime) -> At:
+def _at(content: str, clock: tzinfo, since: datetime) -> At:
     try:
         wall = datetime.fromisoformat(content) if AT.fullmatch(content) else None
     except ValueError:
@@ -101,11 +103,11 @@ def _at(content: str, clock: ZoneInfo, since: datetime) -> At:
         raise ValueError("a time is yyyy-mm-ddThh:mm:ss, from 1970 to 2199")
     moment = _moment(wall, clock)
     if moment is None:
-        raise ValueError(f"it never runs: the clock of {clock.key} leaves that time out")
+        raise ValueError(f"it never runs: the clock of {clock} leaves that time out")
     return At(moment)
 
 
-def _moment(wall: datetime, clock: ZoneInfo) -> datetime | None:
+def _moment(wall: datetime, clock: tzinfo) -> datetime | None:
     """When a clock shows a time first; None when it leaves it out."""
     moment = wall.replace(tzinfo=clock).astimezone(UTC)
     return moment if moment.astimezone(clock).replace(tzinfo=None) == wall else None
@@ -121,13 +123,13 @@ class Cron:
     days: "Days"
     months: list[int]
     years: list[int]
-    clock: ZoneInfo
+    clock: tzinfo
 
     def next_after(self, moment: datetime) -> datetime | None:
         moment = max(moment, BEGINNING)
         if moment.year > YEARS[-1]:
             return None
-        wall = moment.astimezone(self.clock).replace(tzinfo=None, second=0, microsecond=0, fold=0)
+        wall = moment.astimezone(self.clock).replace(tzinfo=None, second=0, microsecond=0)
         for day in self._days_from(wall.date()):
             for hour in self.hours:
                 for minute in self.minutes:
@@ -182,7 +184,7 @@ def _nearest(year: int, month: int, day: int, length: int) -> int:
     return day
 
 
-def _cron(content: str, clock: ZoneInfo, since: datetime) -> Cron:
+def _cron(content: str, clock: tzinfo, since: datetime) -> Cron:
     fields = content.upper().split()
     if len(fields) != 6:
         names = "minutes hours day-of-month month day-of-week year"

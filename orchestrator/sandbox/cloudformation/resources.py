@@ -153,6 +153,9 @@ class ScheduleResource:
         return self._put("UpdateSchedule", physical_id, properties)
 
     def _put(self, operation: str, physical_id: str, properties: dict) -> str:
+        for name in ("ActionAfterCompletion", "ClientToken"):
+            if name in properties:  # members of the operation that CloudFormation does not have
+                raise ResourceFailed(f"Encountered unsupported property {name}")
         shape = self._scheduler.operations[operation].model.input_shape
         self._call(operation, typed(properties, shape) | {"Name": physical_id})
         return physical_id
