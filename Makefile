@@ -79,6 +79,11 @@ batch: upload
 	@python scripts/batch.py "$${INPUT:?is missing. Next: make batch $(FILES)}" \
 	-o "$${OUTPUT:?is missing. Next: make batch $(FILES)}" $${PAYLOAD:+--payload "$$PAYLOAD"} $(OPTIONS)
 
+.PHONY: monitor
+## check now what the endpoint has captured: payloads/pulsar-data-quality.json, or PAYLOAD=
+monitor: train $(PLACE)
+	@python scripts/monitor.py $(NAMED)
+
 .PHONY: destroy
 ## delete every pipeline and stop the sandbox (PAYLOAD=file: that pipeline alone)
 destroy: setup

@@ -22,7 +22,7 @@ from candidates import files
 from candidates.files import add_reading
 from candidates.tables import Layout
 from clients import costs
-from clients.api import FAILED, ask, verdict
+from clients.api import FAILED, ask, verdict, why
 from clients.payloads import BATCH, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.target import Target, name, resolve
@@ -112,17 +112,6 @@ def main() -> int:
     else:
         say(f"batch: {len(rows.values)} candidates, {pulsars} pulsars, in {arguments.output}")
     return 0
-
-
-def why(state: dict) -> str:
-    """What a failed stage says of itself."""
-    executions = [
-        action.get("latestExecution", {})
-        for stage in state["stageStates"]
-        for action in stage["actionStates"]
-    ]
-    said = [e["errorDetails"].get("message", "") for e in executions if "errorDetails" in e]
-    return " ".join(said) or "the pipeline failed"
 
 
 if __name__ == "__main__":

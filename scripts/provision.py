@@ -33,8 +33,8 @@ def preview(payload: dict, target: Target) -> dict:
         key: artifacts.address(request.stack_name, "<version>", request.values[key])
         for key in kind.artifacts
     }
-    for name in kind.shipped:
-        copies[name] = artifacts.address(request.stack_name, "<version>", name)
+    for key in kind.shipped:
+        copies[key] = artifacts.address(request.stack_name, "<version>", key)
     return kind.plan(request, site, {key: f"s3://{bucket}/{copy}" for key, copy in copies.items()})
 
 

@@ -25,11 +25,12 @@ KNOWS = {
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},
     "orchestrator": {"orchestrator.monitors", "orchestrator.pipelines"},
     "orchestrator.monitors": set(),  # it is shipped, alone
-    "orchestrator.pipelines": {"orchestrator"},
+    "orchestrator.pipelines": {"orchestrator", "orchestrator.monitors"},
     "orchestrator.sandbox": {
         "orchestrator", "orchestrator.sandbox.aws", "orchestrator.sandbox.cloudformation",
         "orchestrator.sandbox.cloudwatch", "orchestrator.sandbox.hosting",
-        "orchestrator.sandbox.jobs", "orchestrator.sandbox.sagemaker", "orchestrator.sandbox.sns",
+        "orchestrator.sandbox.jobs", "orchestrator.sandbox.sagemaker",
+        "orchestrator.sandbox.scheduler", "orchestrator.sandbox.sns",
     },
     "orchestrator.sandbox.aws": {"orchestrator", "orchestrator.sandbox"},
     "orchestrator.sandbox.cloudformation": {
@@ -43,6 +44,9 @@ KNOWS = {
     "orchestrator.sandbox.sagemaker": {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
         "orchestrator.sandbox.hosting", "orchestrator.sandbox.jobs",
+    },
+    "orchestrator.sandbox.scheduler": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
     },
     "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
     "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},

@@ -27,11 +27,12 @@ from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
 from orchestrator.sandbox.sagemaker.tags import Tags
+from orchestrator.sandbox.scheduler.schedules import Schedules
 from orchestrator.sandbox.sns.topics import Topics
 
 MODELS = {
     name: botocore.session.get_session().get_service_model(name)
-    for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch", "sns")
+    for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch", "sns", "scheduler")
 }
 PARTS = {
     "sagemaker": (Models, EndpointConfigs, Endpoints, Tags),
@@ -40,6 +41,7 @@ PARTS = {
     "logs": (Logs,),
     "cloudwatch": (Metrics,),
     "sns": (Topics,),
+    "scheduler": (Schedules,),
 }
 FUNCTIONS = {
     (service, operation): getattr(part, xform_name(operation))
@@ -143,10 +145,15 @@ def test_each_member_that_is_not_honoured_is_refused_by_name(sandbox, service, o
     honoured = FUNCTIONS[service, operation].honours._tree
     client, shape = sloppy(sandbox, service), MODELS[service].operation_model(operation).input_shape
     left_out = list(unhonoured(shape, honoured))
+    in_path = {
+        name: "example"
+        for name, member in (shape.members if shape else {}).items()
+        if member.serialization.get("location") == "uri"
+    }
     for path, request in left_out[:60]:
-        error = refused(client, operation, request)
+        error = refused(client, operation, in_path | request)
         assert f"does not honour {path} of {operation}" in error["Message"]
-        is_json = MODELS[service].protocol == "json"
+        is_json = MODELS[service].protocol in ("json", "rest-json")
         assert error["Code"] == ("ValidationException" if is_json else "ValidationError")
 
 
@@ -165,13 +172,13 @@ def test_each_operation_that_is_not_here_is_refused_by_name(sandbox, service):
 
 
 @pytest.mark.parametrize(
-    "service", ["iam", "dynamodb", "lambda", "scheduler", "sqs", "ec2", "route53", "ecs"]
+    "service", ["iam", "dynamodb", "lambda", "batch", "sqs", "ec2", "route53", "ecs"]
 )
 def test_each_service_that_is_not_here_is_refused_by_name(sandbox, service):
     client = sloppy(sandbox, service)
     calls = {
         "iam": "list_roles", "dynamodb": "list_tables", "lambda": "list_functions",
-        "scheduler": "list_schedules", "sqs": "list_queues", "ec2": "describe_regions",
+        "batch": "list_jobs", "sqs": "list_queues", "ec2": "describe_regions",
         "route53": "list_hosted_zones", "ecs": "list_clusters",
     }  # fmt: skip
     with pytest.raises(ClientError, match=f"no service called {service}") as raised:

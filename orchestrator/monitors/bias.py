@@ -13,11 +13,9 @@ from smclarify.bias import metrics as clarify
 from smclarify.bias.metrics import common
 
 from . import answers, model
-from .frame import KEYS, Checked, Refused
+from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused
 
 PRE, POST = "pre_training_bias_metrics", "post_training_bias_metrics"
-BIAS_KEYS = ("label_values_or_threshold", "facet_name", "facet_values_or_threshold", "group_name")
-PREDICTED_KEYS = ("label", "probability", "probability_threshold", "label_headers")
 UNIQUE_SHARE = 0.05  # of integers; from there on the library takes them for continuous
 FLIP_TEST_ROWS = 5000  # nearest neighbours of more take minutes
 SEED = 7

@@ -18,13 +18,9 @@ import pandas as pd
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import answers, model
-from .frame import EVENT_ID, EVENT_ROW, KEYS, Checked, Refused
+from .frame import EVENT_ID, EVENT_ROW, KEYS, SHAP_KEYS, Checked, Refused
 from .shapley import clusters, ndcg, shapley
 
-SHAP_KEYS = (
-    "baseline", "num_samples", "agg_method", "use_logit", "save_local_shap_values", "seed",
-    "num_clusters",
-)  # fmt: skip
 AGGREGATES = {
     "mean_abs": lambda values: np.abs(values).mean(axis=0),
     "median": lambda values: np.median(values, axis=0),

@@ -22,6 +22,14 @@ EVENT_ROW = "event_row"  # which row of that event's body, counted from 0
 GROUND_TRUTH = "ground_truth"
 KEYS = (EVENT_ID, EVENT_ROW, GROUND_TRUTH)  # what no model was given, and none answered
 
+# What the free-form objects of a request may hold, as in the constructors of SageMaker's SDK.
+BIAS_KEYS = ("label_values_or_threshold", "facet_name", "facet_values_or_threshold", "group_name")
+PREDICTED_KEYS = ("label", "probability", "probability_threshold", "label_headers")
+SHAP_KEYS = (
+    "baseline", "num_samples", "agg_method", "use_logit", "save_local_shap_values", "seed",
+    "num_clusters",
+)  # fmt: skip
+
 
 class Refused(Exception):
     """What a user can put right, in one sentence that names the key, the file or the row."""

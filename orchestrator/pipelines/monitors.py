@@ -53,9 +53,7 @@ ANSWERS = {
     "probability_attribute": "monitor_probability_attribute",
     "probability_threshold_attribute": "probability_threshold_attribute",
 }
-DATA_QUALITY = Analysis(
-    "dataquality", "DataQuality", "DATA_QUALITY", "constraints.json", {}, {}
-)
+DATA_QUALITY = Analysis("dataquality", "DataQuality", "DATA_QUALITY", "constraints.json", {}, {})
 MODEL_QUALITY = Analysis(
     "modelquality", "ModelQuality", "MODEL_QUALITY", "constraints.json",
     QUALITY | {
@@ -126,7 +124,9 @@ def plan(analysis: Analysis, request: Request, site: Site, artifacts: Mapping[st
             "BaselineJobOutput": {"Value": {"Fn::Sub": f"{baselines}/${{Baseline}}/"}},
             "MonitoringScheduleOutput": {"Value": f"{results}/"},
             "MonitoredSagemakerEndpoint": {"Value": endpoint},
-            "DataCaptureS3Location": {"Value": f"s3://{values['data_capture_location']}/{endpoint}/"},
+            "DataCaptureS3Location": {
+                "Value": f"s3://{values['data_capture_location']}/{endpoint}/"
+            },
         },
     }
 
@@ -166,7 +166,9 @@ def _check(
         variables, results, int(values["monitor_max_runtime_seconds"]),
     )  # fmt: skip
     # An execution's id is a UUID: 36 characters of the 63 that a job's name may have.
-    return {"ProcessingJobName": f"{schedule[:26].rstrip('-')}-<aws.scheduler.execution-id>"} | request
+    return {
+        "ProcessingJobName": f"{schedule[:26].rstrip('-')}-<aws.scheduler.execution-id>"
+    } | request
 
 
 def _variables(

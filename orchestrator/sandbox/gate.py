@@ -200,7 +200,7 @@ def _canonical_path(path: str, service: str) -> str:
     """
     if service == "s3":
         return quote(unquote_to_bytes(path), safe="/~")
-    if "//" in path or "/." in path:
+    if "//" in path or {".", ".."} & set(path.split("/")):
         raise mismatch()
     return quote(path, safe="/~")
 

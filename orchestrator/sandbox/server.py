@@ -1,5 +1,5 @@
-"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch, SNS and
-the orchestrator's API.
+"""The sandbox itself: CloudFormation, SageMaker's control plane, STS, CloudWatch, SNS, EventBridge
+Scheduler and the orchestrator's API.
 
 Requests come in through the fronts (front.py) over a Unix socket; a request's signature says which
 service it is for, as on AWS the host name does. The orchestrator's API is served below `/prod`, by
@@ -25,13 +25,14 @@ from botocore.exceptions import ClientError
 from orchestrator.environment import client
 from orchestrator.handler import handler
 from orchestrator.sandbox import web
-from orchestrator.sandbox.aws.wire import Service
+from orchestrator.sandbox.aws.wire import Operation, Service
 from orchestrator.sandbox.cloudformation.api import Api
 from orchestrator.sandbox.cloudformation.change_sets import ChangeSets
 from orchestrator.sandbox.cloudformation.resources import (
     Answers,
     CustomResource,
     SageMakerResource,
+    ScheduleResource,
 )
 from orchestrator.sandbox.cloudformation.stacks import CUSTOM, Stacks
 from orchestrator.sandbox.cloudwatch.journal import Journal
@@ -61,6 +62,8 @@ from orchestrator.sandbox.sagemaker.models import Models
 from orchestrator.sandbox.sagemaker.processing_jobs import ProcessingJobs
 from orchestrator.sandbox.sagemaker.tags import Tags
 from orchestrator.sandbox.sagemaker.transform_jobs import TransformJobs
+from orchestrator.sandbox.scheduler.runs import Runs
+from orchestrator.sandbox.scheduler.schedules import Schedules
 from orchestrator.sandbox.sns.delivery import Delivery
 from orchestrator.sandbox.sns.topics import Topics
 from orchestrator.sandbox.state import State
@@ -98,6 +101,9 @@ class Sandbox:
         transforms = TransformJobs(self._state, self._queue.wake)
         processings = ProcessingJobs(self._state, self._queue.wake)
         sagemaker = Service("sagemaker", models, configs, endpoints, tags, transforms, processings)
+        self._runs = Runs(self._state, self._operation)
+        schedules = Schedules(self._state, self._runs, self._operation)
+        scheduler = Service("scheduler", schedules)
         custom = CustomResource(HANDLER, self._invoke, self._answers, url + ANSWERS)
         self._stacks = Stacks(
             self._state,
@@ -105,6 +111,7 @@ class Sandbox:
                 "AWS::SageMaker::Model": SageMakerResource(sagemaker, "Model"),
                 "AWS::SageMaker::EndpointConfig": SageMakerResource(sagemaker, "EndpointConfig"),
                 "AWS::SageMaker::Endpoint": SageMakerResource(sagemaker, "Endpoint", updates=True),
+                "AWS::Scheduler::Schedule": ScheduleResource(scheduler),
                 CUSTOM: custom,
             },
         )
@@ -122,12 +129,20 @@ class Sandbox:
             "logs": Service("logs", Logs(self._journal)),
             "sns": Service("sns", Topics(self._state, self._delivery, url)),
             "monitoring": Service("cloudwatch", Metrics(self._journal)),
+            "scheduler": scheduler,
         }
 
     def _counted(self, *answer: object) -> None:
         """Asynchronous answers are few: each is handed over at once."""
         self._tally.count(*answer)
         self._tally.write()
+
+    def _operation(self, service: str, name: str) -> Operation:
+        """What a schedule calls, by the names of a service and of its operation."""
+        for known in self.services:
+            if known.name == service:
+                return known.operation(name)
+        raise AwsError("UnknownService", f"The sandbox has no service called {service}.", 404)
 
     @property
     def services(self) -> list[Service]:
@@ -150,8 +165,10 @@ class Sandbox:
         self._stacks.resume()
         self._invocations.resume()
         self._queue.start()
+        self._runs.start()
 
     def close(self) -> None:
+        self._runs.close()
         self._stacks.close()
         self._queue.close()
         self._invocations.close()
@@ -213,7 +230,8 @@ class Sandbox:
             raise AwsError(
                 "UnknownService", f"The sandbox has no service called {claim.service}.", 404
             )
-        return await asyncio.to_thread(self._services[claim.service].answer, headers, body)
+        service = self._services[claim.service]
+        return await asyncio.to_thread(service.answer, headers, body, method, path, query)
 
     async def _answer_api(self, method: str, path: str, headers: dict, body: bytes) -> Answer:
         """API Gateway: two POST methods, and nothing else is there."""

@@ -65,6 +65,17 @@ CREATE TABLE IF NOT EXISTS transform_jobs (
 CREATE TABLE IF NOT EXISTS processing_jobs (
     name TEXT PRIMARY KEY, arn TEXT, request TEXT, status TEXT, reason TEXT, message TEXT,
     created TEXT, started TEXT, ended TEXT, updated TEXT);
+CREATE TABLE IF NOT EXISTS schedules (
+    name TEXT PRIMARY KEY, request TEXT, created TEXT, updated TEXT,
+    since TEXT,               -- what a rate is counted from
+    token TEXT,               -- of the client that made it
+    scheduled TEXT,           -- the run to come; NULL when there is none
+    due REAL);                -- when it is to be begun, in seconds since 1970
+CREATE TABLE IF NOT EXISTS schedule_runs (  -- begun, and not forgotten: none is done twice
+    id TEXT PRIMARY KEY, schedule TEXT, scheduled TEXT, target TEXT, attempts INTEGER,
+    begun REAL, due REAL,
+    status TEXT,              -- 'due', 'done' or 'failed'
+    reason TEXT);
 CREATE INDEX IF NOT EXISTS stacks_by_name ON stacks (name);
 CREATE INDEX IF NOT EXISTS events_by_stack ON events (stack_id);
 CREATE INDEX IF NOT EXISTS resources_by_stack ON resources (stack_id);
@@ -181,7 +192,8 @@ def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     db = sqlite3.connect(fresh, isolation_level=None)
-    db.executescript(f"{SCHEMA}PRAGMA user_version={VERSION};")
+    # As one transaction: twenty of them, each on the disk, would take longer than all else at a start.
+    db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
     db.close()
     os.chmod(fresh, 0o600)
     os.rename(fresh, path)

@@ -93,3 +93,14 @@ def verdict(state: dict) -> int:
     if any(stage in ("Failed", "Stopped", "Cancelled") for stage in stages):
         return FAILED
     return IN_SERVICE if stages and all(s == "Succeeded" for s in stages) else IN_PROGRESS
+
+
+def why(state: dict) -> str:
+    """What a failed stage says of itself."""
+    executions = [
+        action.get("latestExecution", {})
+        for stage in state["stageStates"]
+        for action in stage["actionStates"]
+    ]
+    said = [e["errorDetails"].get("message", "") for e in executions if "errorDetails" in e]
+    return " ".join(said) or "the pipeline failed"

@@ -41,6 +41,14 @@ def _of(payload: dict, prices: dict) -> dict:
     if "batch_inference_data" in payload:
         billed = f"{hourly} per hour while it runs" if hourly else "while it runs; price not known"
         return {"what": f"transform job, {instance}", "billed": billed, "per_month": 0.0}
+    if "schedule_expression" in payload:
+        hourly = prices["hosting_per_hour"].get(str(payload.get("instance_type")))
+        minutes = f"{hourly / 6:.3f} per check of ten minutes" if hourly else "price not known"
+        return {
+            "what": f"monitor of {payload.get('endpoint_name')}, {payload.get('instance_type')}",
+            "billed": minutes,
+            "per_month": None,
+        }
     return {
         "what": f"endpoint {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
         "billed": f"{hourly} per hour" if hourly else "by the hour; price not known here",

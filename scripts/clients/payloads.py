@@ -11,6 +11,7 @@ from common.params import load_params
 from orchestrator import pipelines
 
 REALTIME = ROOT / "payloads" / "pulsar-realtime.json"
+DATA_QUALITY = ROOT / "payloads" / "pulsar-data-quality.json"
 BATCH = ROOT / "payloads" / "pulsar-batch.json"
 
 

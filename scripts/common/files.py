@@ -29,6 +29,9 @@ FOLDS = EVALUATION / "folds.json"
 PLOTS = EVALUATION / "plots"
 HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with their probabilities
 
+# baseline: data-quality.csv, model-quality.csv
+BASELINES = EVALUATION / "baselines"
+
 # report
 REPORT = EVALUATION / "report.html"
 

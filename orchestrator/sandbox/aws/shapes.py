@@ -221,15 +221,19 @@ def from_form(form: dict[str, str], shape: Shape, prefix: str = "") -> object:
         if key.startswith(prefix):
             raise Invalid(f"There is no member {key}.")
     text = form.get(prefix.removesuffix("."))
-    if text is None:
-        return None
+    return None if text is None else _plain(text, kind)
+
+
+def _plain(text: str, kind: str) -> object:
+    """What a text says, where it is to be a boolean or a number; itself, for `check` to refuse, where
+    it is none."""
     if kind == "boolean" and text in ("true", "false"):
         return text == "true"
     if kind in NUMBERS:
         try:
             return int(text) if kind in ("integer", "long") else float(text)
         except ValueError:
-            return text  # for `check` to refuse
+            return text
     return text
 
 
@@ -275,6 +279,37 @@ def to_xml(value: object, shape: Shape) -> str:
     if kind == "timestamp":
         return _moment(value).isoformat().replace("+00:00", "Z")
     return escape(clean(str(value)))
+
+
+# -- from REST ------------------------------------------------------------------------
+
+
+def from_rest(
+    labels: dict[str, str], query: dict[str, list[str]], body: dict, shape: Shape
+) -> dict:
+    """A request from the labels of its path, its query and the members of its body.
+
+    Raises Invalid for what belongs to no member there. Nothing is read from headers: no operation
+    that is answered has a member in one.
+    """
+    request, asked, sent = {}, dict(query), dict(body)
+    for name, member in shape.members.items():
+        where, key = (member.serialization.get(part, "") for part in ("location", "name"))
+        if where == "uri":
+            request[name] = _plain(labels[key or name], member.type_name)
+        elif where == "querystring" and key in asked:
+            texts = asked.pop(key)
+            if member.type_name == "list":
+                request[name] = [_plain(text, member.member.type_name) for text in texts]
+            elif len(texts) > 1:
+                raise Invalid(f"{key} is there twice.")
+            else:
+                request[name] = _plain(texts[0], member.type_name)
+        elif not where and name in sent:
+            request[name] = sent.pop(name)
+    for name in [*asked, *sent]:
+        raise Invalid(f"There is no member {name}.")
+    return request
 
 
 # -- to JSON --------------------------------------------------------------------------

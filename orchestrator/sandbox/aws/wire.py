@@ -8,15 +8,17 @@ request it honours:
     def create_endpoint(self, request: dict) -> dict: ...
 
 Any other member that a caller sends is refused by name; so are operations and services that are
-not here. The query protocol (CloudFormation, STS) and JSON (SageMaker, CloudWatch Logs) are spoken.
-CloudWatch takes either: boto3 and today's AWS CLI ask it in JSON, those of before 2025 by a form.
+not here. The query protocol (CloudFormation, STS), JSON (SageMaker, CloudWatch Logs) and REST with JSON
+(EventBridge Scheduler) are spoken. CloudWatch takes either of the first two: boto3 and today's AWS CLI
+ask it in JSON, those of before 2025 by a form.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl, unquote
 
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel
@@ -52,13 +54,17 @@ class Operation:
 
     def __call__(self, request: dict) -> dict:
         """Check a request and carry it out; AwsError refuses it."""
+        return self.function(self.checked(request))
+
+    def checked(self, request: dict) -> dict:
+        """A request as the function takes it; InvalidRequest for one that it does not honour."""
         try:
             self.function.honours.check(request, self.model.name)
             if self.model.input_shape is not None:
                 request = shapes.check(request, self.model.input_shape)
         except Invalid as error:
             raise InvalidRequest("ValidationException", str(error)) from None
-        return self.function(request)
+        return request
 
 
 class Service:
@@ -90,17 +96,32 @@ class Service:
 
     def call(self, name: str, request: dict) -> dict:
         """Carry out an operation by its name; AwsError refuses what is asked."""
+        return self.operation(name)(request)
+
+    def operation(self, name: str) -> Operation:
+        """An operation by its name; AwsError for one that is not here."""
         operation = self.operations.get(name)
         if operation is None:
             known = name in self._model.operation_names
             code = "InvalidAction" if "query" in self._protocols else "UnknownOperationException"
             why = "The sandbox does not answer" if known else "There is no operation"
             raise AwsError(code, f"{why} {self.name}:{name}.")
-        return operation(request)
+        return operation
 
     @property
     def _protocols(self) -> list[str]:
-        return self._model.metadata["protocols"]
+        metadata = self._model.metadata
+        return metadata.get("protocols", [metadata["protocol"]])
+
+    @cached_property
+    def _routes(self) -> list[tuple[str, re.Pattern, str]]:
+        """Method, path and name of each operation of a REST service."""
+        found = []
+        for name in self._model.operation_names:
+            http = self._model.operation_model(name).http
+            path = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", http["requestUri"])
+            found.append((http["method"], re.compile(path), name))
+        return found
 
     def _is_json(self, headers: dict[str, str]) -> bool:
         """Whether a request is, or should be, in JSON."""
@@ -108,12 +129,17 @@ class Service:
             "json" in self._protocols and "x-amz-target" in headers
         )
 
-    def answer(self, headers: dict[str, str], body: bytes) -> Answer:
-        """Answer one verified request."""
+    def answer(
+        self, headers: dict[str, str], body: bytes, method: str = "POST", path: str = "/",
+        query: str = "",
+    ) -> Answer:  # fmt: skip
+        """Answer one verified request; its method, path and query mean something in REST alone."""
         try:
             if headers.get("smithy-protocol") == CBOR:
                 message = f"The sandbox does not speak {CBOR}: ask {self.name} in another protocol."
                 raise AwsError("UnsupportedProtocol", message)
+            if "rest-json" in self._protocols:
+                return self._answer_rest(body, method, path, query)
             if self._is_json(headers):
                 return self._answer_json(headers, body)
             return self._answer_query(body)
@@ -132,16 +158,32 @@ class Service:
 
     def _answer_json(self, headers: dict[str, str], body: bytes) -> Answer:
         name = headers.get("x-amz-target", "").rpartition(".")[2]
+        result = self.call(name, _read_json(body))
+        return self._written(name, result, f"{JSON}{self._model.metadata['jsonVersion']}")
+
+    def _answer_rest(self, body: bytes, method: str, path: str, query: str) -> Answer:
+        name, labels = self._routed(method, path)
+        shape = self._model.operation_model(name).input_shape
+        asked = parse_qs(query, keep_blank_values=True)
         try:
-            request = json.loads(body or b"{}", parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            raise AwsError("SerializationException", "The body is no JSON.") from None
-        if not isinstance(request, dict):
-            raise AwsError("SerializationException", "The body is no JSON object.")
-        result = self.call(name, request)
+            request = shapes.from_rest(labels, asked, _read_json(body), shape)
+        except Invalid as error:
+            raise InvalidRequest("ValidationException", str(error)) from None
+        return self._written(name, self.call(name, request), "application/json")
+
+    def _routed(self, method: str, path: str) -> tuple[str, dict[str, str]]:
+        """The operation that a method and a path mean, and the labels of the path."""
+        for verb, pattern, name in self._routes:
+            found = pattern.fullmatch(path) if verb == method else None
+            if found:
+                return name, {key: unquote(text) for key, text in found.groupdict().items()}
+        message = f"There is no operation {method} {path} of {self.name}."
+        raise AwsError("UnknownOperationException", message, 404)
+
+    def _written(self, name: str, result: dict, content_type: str) -> Answer:
         shape = self._model.operation_model(name).output_shape
         text = json.dumps(shapes.to_json(result, shape) if shape else {})
-        return Answer(200, f"{JSON}{self._model.metadata['jsonVersion']}", text.encode())
+        return Answer(200, content_type, text.encode())
 
     def _answer_query(self, body: bytes) -> Answer:
         try:
@@ -170,6 +212,16 @@ class Service:
             f"</{name}Response>"
         )
         return Answer(200, XML, text.encode())
+
+
+def _read_json(body: bytes) -> dict:
+    try:
+        request = json.loads(body or b"{}", parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise AwsError("SerializationException", "The body is no JSON.") from None
+    if not isinstance(request, dict):
+        raise AwsError("SerializationException", "The body is no JSON object.")
+    return request
 
 
 def _no_number(text: str) -> None:

@@ -1,4 +1,5 @@
-"""What a template's resources are made of: SageMaker's own operations, or the orchestrator's handler.
+"""What a template's resources are made of: SageMaker's and EventBridge Scheduler's own operations, or
+the orchestrator's handler.
 
 A type of resource has
 
@@ -133,6 +134,55 @@ def _tags(context: Context, properties: dict) -> list[dict]:
         return own  # for the operation to refuse
     keys = [tag.get("Key") for tag in own]
     return own + [tag for tag in context.tags if tag["Key"] not in keys]
+
+
+class ScheduleResource:
+    """AWS::Scheduler::Schedule. A schedule has no tags, its stack's neither."""
+
+    name_property = "Name"
+    attributes = ("Arn",)
+    updates = True
+
+    def __init__(self, scheduler: Service) -> None:
+        self._scheduler = scheduler
+
+    def create(self, context: Context, physical_id: str, properties: dict) -> str:
+        return self._put("CreateSchedule", physical_id, properties)
+
+    def update(self, context: Context, physical_id: str, properties: dict, old: dict) -> str:
+        return self._put("UpdateSchedule", physical_id, properties)
+
+    def _put(self, operation: str, physical_id: str, properties: dict) -> str:
+        for name in ("ActionAfterCompletion", "ClientToken"):
+            if name in properties:  # members of the operation that CloudFormation does not have
+                raise ResourceFailed(f"Encountered unsupported property {name}")
+        shape = self._scheduler.operations[operation].model.input_shape
+        self._call(operation, typed(properties, shape) | {"Name": physical_id})
+        return physical_id
+
+    def delete(self, context: Context, physical_id: str, properties: dict) -> None:
+        """One that is gone already is no error, nor one that was refused when it was to be made."""
+        try:
+            self._scheduler.call("DeleteSchedule", {"Name": physical_id})
+        except InvalidRequest:
+            return
+        except AwsError as error:
+            if error.code != "ResourceNotFoundException":
+                raise ResourceFailed(error.message) from None
+
+    def tag(self, context: Context, physical_id: str, properties: dict) -> None:
+        pass
+
+    def value(self, physical_id: str, attribute: str | None) -> str:
+        if attribute is None:
+            return physical_id
+        return self._call("GetSchedule", {"Name": physical_id})["Arn"]
+
+    def _call(self, operation: str, request: dict) -> dict:
+        try:
+            return self._scheduler.call(operation, request)
+        except AwsError as error:
+            raise ResourceFailed(error.message) from None
 
 
 class Answers:
