@@ -245,6 +245,15 @@ def test_a_clock_that_is_put_back_does_nothing_twice_and_puts_nothing_off(house,
     assert caplog.text == ""
 
 
+def test_an_attempt_is_not_put_off_by_a_clock_that_was_ahead(house):
+    house.jobs.faults = [OSError("disk")]
+    house.call()
+    house.wait(days=365)
+    house.wait(days=-365)
+    house.wait(minutes=5)
+    assert len(house.jobs.calls) == 2
+
+
 def test_a_flexible_window_is_kept_and_its_chance_outlives_a_restart(house):
     window = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15}
     house.call(ScheduleExpression="cron(30 * * * ? *)", FlexibleTimeWindow=window)

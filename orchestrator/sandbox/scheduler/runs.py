@@ -80,6 +80,9 @@ class Runs:
         if now.timestamp() < self._seen:  # at the start, or the clock was put back
             for row in self._state.rows("schedules"):
                 self._try(f"schedule {row['name']}", self._bring_forward, row, now)
+            for run in self._state.rows("schedule_runs", status="due"):
+                soon = min(run["due"], now.timestamp() + LONGEST_PAUSE)
+                self._state.update("schedule_runs", {"id": run["id"]}, due=soon)
         self._seen = now.timestamp()
         for row in self._state.rows("schedules"):
             self._try(f"schedule {row['name']}", self._look_at, row, now)
@@ -106,8 +109,9 @@ class Runs:
         if (request["State"], request["ActionAfterCompletion"]) != ("ENABLED", "DELETE"):
             return
         with self._state.transaction():
-            if not self._state.rows("schedule_runs", schedule=name, status="due"):
-                self._state.delete("schedules", name=name, updated=row["updated"])
+            is_same = self._state.row("schedules", name=name) == row
+            if is_same and not self._state.rows("schedule_runs", schedule=name, status="due"):
+                self._state.delete("schedules", name=name)
                 self._state.delete("schedule_runs", schedule=name)
 
     def _begin(self, row: dict, now: datetime) -> None:
