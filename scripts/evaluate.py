@@ -3,7 +3,8 @@
     python scripts/evaluate.py            # or: dvc metrics show; dvc plots show
 
 Writes evaluation/scores.json, ten of these scores as DVC's evaluation/metrics.json, the folds'
-scores for the release gate, the hold-out with its probabilities, and the data of the plots.
+scores for the release gate, the hold-out with its probabilities and predictions, which is also what
+the monitor of model quality compares with, and the data of the plots.
 Everything is fitted, and the decision threshold
 chosen, inside the training folds. The contiguous blocks of the unshuffled file are the
 harsher test: half of HTRU2's pulsars share a pointing with another, which a random split
@@ -155,6 +156,7 @@ def main() -> int:
     write_plots(test_classes, probability, threshold, importances)
     held_out = pd.DataFrame(test, columns=FEATURES)
     held_out[LABEL], held_out["probability"] = test_classes, probability
+    held_out["prediction"] = (probability >= threshold).astype(int)
     write_atomically(HOLDOUT, held_out.to_csv(index=False))
     best = scores["cross_validation"]["mean"]
     kind = "SIMULATED data" if card["data"]["simulated"] else card["data"]["source"]

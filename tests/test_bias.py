@@ -153,6 +153,10 @@ def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(a
     assert same.files["analysis.json"] == before["analysis.json"]
     unfair = np.where(table.beam == 1, 0, table.is_pulsar)
     found = bias.check(captured(table, unfair), before, with_config)
+    listed = {"version": "1.0", "violations": found.violations}
+    assert found.files["constraint_violations.json"] == listed
+    assert "400 candidates" in found.files["report.md"]
+    assert found.files["report.json"]["smallest_drift_seen"] == pytest.approx(0.1)
     assert {"DPPL", "AD", "RD"} <= {violation["metric_name"] for violation in found.violations}
     json.dumps([before, found], allow_nan=False)
 

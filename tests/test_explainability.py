@@ -218,6 +218,8 @@ def test_a_window_keeps_the_ranking_and_another_model_does_not(aws, tmp_path):
             "description": f"Feature attribution drift {score} exceeds threshold 0.9",
         }
     ]  # fmt: skip
+    listed = {"version": "1.0", "violations": found.violations}
+    assert found.files["constraint_violations.json"] == listed
     explained = found.files["report.json"]["explained"]
     assert (explained["model_name"], explained["rows"]) == ("second", 150)
     assert "second (s3://assets/second/model.tar.gz)" in found.files["report.md"]

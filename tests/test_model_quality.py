@@ -111,6 +111,7 @@ def test_a_verdict_on_sagemakers_own_baseline_reads_as_its_own():
     wanted = example["violations"][0]
     wanted["description"] = wanted["description"].replace("0.61", str(f2))
     assert wanted in bad.violations
+    assert bad.files["constraint_violations.json"] == {"violations": bad.violations}
     assert {v["metric_name"] for v in bad.violations} >= {"false_positive_rate", "auc", "recall"}
 
 
@@ -127,6 +128,17 @@ def test_a_metric_that_is_as_good_as_the_baseline_is_no_violation():
     assert [(v["metric_name"], v["constraint_check_type"]) for v in found] == [
         ("false_positive_rate", "GreaterThanThreshold"), ("auc", "LessThanThreshold"),
     ]  # fmt: skip
+
+
+def test_the_report_says_which_differences_may_be_chance():
+    limits = model_quality.baseline(binary(), BASELINE)
+    found = model_quality.check(captured(binary(rows=100, seed=9)), limits, MONITOR).files
+    told = {metric["name"]: metric for metric in found["report.json"]["metrics"]}
+    recall, pulsars = told["recall"]["now"], binary(rows=100, seed=9).label.sum()
+    error = (recall * (1 - recall) / pulsars) ** 0.5
+    assert told["recall"]["smallest_drift_seen"] == pytest.approx(2 * error)
+    assert told["auc"]["smallest_drift_seen"] is None
+    assert f"| recall | {told['recall']['limit']} | {recall} |" in found["report.md"]
 
 
 def test_a_window_without_pulsars_violates_no_recall(capsys):

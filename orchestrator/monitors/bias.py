@@ -163,7 +163,13 @@ def check(table, baseline_files, settings):
         told.join(table[[key for key in KEYS if key in table]]), config, settings
     )
     found = analysis(config, features, answers.truth(table, settings), predicted, before)
-    return Checked({"analysis.json": found}, violations(before, found), for_cloudwatch(found))
+    worse = violations(before, found)
+    files = {
+        "analysis.json": found,
+        "constraint_violations.json": {"version": "1.0", "violations": worse},
+        **report(worse, len(table), settings),
+    }
+    return Checked(files, worse, for_cloudwatch(found))
 
 
 def predictions(told, config, settings):
@@ -391,6 +397,28 @@ def violations(before, now):
                 }
             )
     return found
+
+
+def report(worse, rows, settings):
+    """report.json and report.md: the violations in a table, and what of them may be chance."""
+    endpoint = settings.get("sagemaker_endpoint_name", "")
+    # Twice the error of a difference of shares, at its worst, between two halves of the rows.
+    least = 2 / rows**0.5
+    lines = [
+        f"# Bias of {endpoint or 'a window'}",
+        "",
+        f"{rows} candidates with ground truth, {len(worse)} violations. Every metric that is further from "
+        "its neutral point than at baseline is one; a difference of shares that is smaller than "
+        f"{least:.3f} may be chance, and a larger one too where a facet, or what is true of it, is rare.",
+    ]
+    if worse:
+        lines += ["", "| facet | value | metric | what was found |", "|---|---|---|---|"]
+        row = "| {facet} | {facet_value} | {metric_name} | {description} |"
+        lines += [row.format(**violation) for violation in worse]
+    facts = {
+        "endpoint": endpoint, "rows": rows, "smallest_drift_seen": least, "violations": worse,
+    }  # fmt: skip
+    return {"report.json": facts, "report.md": "\n".join(lines) + "\n"}
 
 
 def for_cloudwatch(found):

@@ -175,6 +175,7 @@ def check(table, baseline_files, settings):
                     f"{THRESHOLD}",
                 }
             )
+    files["constraint_violations.json"] = {"version": "1.0", "violations": found}
     files.update(report(files["analysis.json"], before, scores))
     return Checked(files, found, for_cloudwatch(now))
 

@@ -60,8 +60,14 @@ def check(table, baseline_files, settings):
     unseen = sorted(name for name in limits if not is_number(metrics.get(name)))
     if unseen:
         print(f"not compared, as this window does not define them: {', '.join(unseen)}", flush=True)
-    files = {"statistics.json": found, "constraints.json": constraints(found, section)}
-    return Checked(files, violations(metrics, limits), for_cloudwatch(metrics))
+    worse = violations(metrics, limits)
+    files = {
+        "statistics.json": found,
+        "constraints.json": constraints(found, section),
+        "constraint_violations.json": {"violations": worse},
+    }
+    files.update(report(found, metrics, limits, worse, settings))
+    return Checked(files, worse, for_cloudwatch(metrics))
 
 
 def section_of(settings):
@@ -315,6 +321,58 @@ def violations(metrics, limits):
                 }
             )
     return found
+
+
+def report(found, metrics, limits, worse, settings):
+    """report.json and report.md: each limited metric beside its limit, and what of the difference may be
+    chance: twice the error of a share of so many rows, which is the smallest drift worth believing."""
+    rows = found["dataset"]["item_count"]
+    facts = {
+        "endpoint": settings.get("sagemaker_endpoint_name", ""),
+        "rows": rows,
+        "violations": worse,
+        "metrics": [
+            {
+                "name": name,
+                "limit": limit["threshold"],
+                "now": metrics[name]["value"] if name in metrics else NAN,
+                "smallest_drift_seen": smallest_drift(name, metrics),
+            }
+            for name, limit in limits.items()
+        ],
+    }
+    lines = [
+        f"# Model quality of {facts['endpoint'] or 'a window'}",
+        "",
+        f"{rows} candidates with ground truth, {len(worse)} of {len(limits)} metrics beyond their limit. "
+        "Every difference is a violation; one that is smaller than the last column may be chance.",
+        "",
+        "| metric | limit | now | smallest drift worth believing |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        "| {name} | {limit} | {now} | {smallest_drift_seen} |".format(**each)
+        for each in facts["metrics"]
+    ]
+    return {"report.json": facts, "report.md": "\n".join(lines) + "\n"}
+
+
+def smallest_drift(name, metrics):
+    """Twice the standard error of a share that is counted over a number of rows; None of a metric that
+    is no such share."""
+    matrix = metrics.get("confusion_matrix", {})
+    if set(matrix) != {"0", "1"} or not is_number(metrics.get(name)):
+        return None
+    (tn, fp), (fn, tp) = (matrix[true].values() for true in ("0", "1"))
+    counted = {
+        "recall": tp + fn, "true_positive_rate": tp + fn, "false_negative_rate": tp + fn,
+        "true_negative_rate": tn + fp, "false_positive_rate": tn + fp, "precision": tp + fp,
+        "accuracy": tn + fp + fn + tp,
+    }  # fmt: skip
+    if not counted.get(name):
+        return None
+    value = metrics[name]["value"]
+    return 2 * (value * (1 - value) / counted[name]) ** 0.5
 
 
 def for_cloudwatch(metrics):

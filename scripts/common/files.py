@@ -27,7 +27,7 @@ METRICS = EVALUATION / "metrics.json"  # the ten that DVC shows
 SCORES = EVALUATION / "scores.json"  # all of them, with intervals
 FOLDS = EVALUATION / "folds.json"
 PLOTS = EVALUATION / "plots"
-HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with their probabilities
+HOLDOUT = EVALUATION / "holdout.csv"  # the held-out candidates with what the model says of them
 
 # baseline: data-quality.csv, model-quality.csv
 BASELINES = EVALUATION / "baselines"
