@@ -14,7 +14,7 @@ import pandas as pd
 
 from candidates.tables import FEATURES, LABEL
 from common.errors import run
-from common.files import BASELINES, CARD, HOLDOUT, read_json, write_atomically
+from common.files import BASELINES, HOLDOUT, write_atomically
 from common.output import say
 
 ANSWER = ["label", "probability"]
@@ -28,9 +28,7 @@ def main() -> int:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    held_out = pd.read_csv(HOLDOUT)
-    threshold = read_json(CARD, "make train")["threshold"]
-    held_out["label"] = (held_out["probability"] >= threshold).astype(int)
+    held_out = pd.read_csv(HOLDOUT).rename(columns={"prediction": "label"})
     for name, columns in COLUMNS.items():
         text = held_out[columns].to_csv(index=False, lineterminator="\n")
         write_atomically(BASELINES / f"{name}.csv", text)
