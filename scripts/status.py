@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 SHOWN = {"SageMakerEndpointName": "endpoint", "BatchTransformOutputLocation": "output"}
 HEALTH = {IN_SERVICE: "in service", FAILED: "failed", IN_PROGRESS: "in progress"}
 DONE = "done"
-ROW = "{pipeline:24}{type:24}{health:13}{version:14}{changed}"
+ROW = "{pipeline:24}{type:34}{health:13}{version:14}{changed}"
 AGES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 

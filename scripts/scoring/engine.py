@@ -47,6 +47,8 @@ class Scored:
 def load(folder: str, settle: Callable[[], None]) -> None:
     """Take the package's own inference.py and model into this worker process, after `settle`."""
     global _model, _inference
+    import joblib  # noqa: F401 - looks for shared memory once, which a confined process has not
+
     settle()
     spec = importlib.util.spec_from_file_location("inference", Path(folder, "code", "inference.py"))
     _inference = importlib.util.module_from_spec(spec)

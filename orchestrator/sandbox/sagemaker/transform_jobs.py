@@ -45,9 +45,9 @@ class TransformJobs:
     @honours("TransformJobName")
     def describe_transform_job(self, request: dict) -> dict:
         row = self._jobs.find(request["TransformJobName"])
-        told = self._jobs.summary(row) | {
-            key: row["request"][key] for key in KEPT if key in row["request"]
-        }
+        told = self._jobs.summary(row)
+        del told["LastModifiedTime"]  # only a list tells that
+        told |= {key: row["request"][key] for key in KEPT if key in row["request"]}
         return told | ({"TransformStartTime": row["started"]} if row["started"] else {})
 
     @honours("TransformJobName")
