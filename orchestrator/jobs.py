@@ -147,6 +147,12 @@ def states(resources: list[dict]) -> list[tuple[str, str, str, str | None]]:
     return found
 
 
+def any_failed(stack: dict) -> bool:
+    """Whether a job of a stack has failed, or is not there."""
+    listed = client("cloudformation").list_stack_resources(StackName=stack["StackId"])
+    return any(state == "Failed" for _, state, *_ in states(listed["StackResourceSummaries"]))
+
+
 def _state(kind: str, name: str) -> tuple[str, str, str | None]:
     try:
         describe = getattr(client("sagemaker"), xform_name(f"Describe{kind}"))

@@ -4,11 +4,12 @@ import time
 
 from botocore.exceptions import ClientError
 
-from orchestrator import artifacts, cloudformation, contract, pipelines
+from orchestrator import artifacts, cloudformation, contract, jobs, pipelines
 from orchestrator.contract import BadRequest, Request
 from orchestrator.environment import Site, client, site
 from orchestrator.pipelines.family import PipelineType
 
+ASKED = "AskedAgain"  # when, of something that has not changed
 ATTEMPTS = 3  # when others upload or provision the same at the same time
 
 
@@ -45,13 +46,16 @@ def _carry_out(request: Request, kind: PipelineType, here: Site) -> dict:
     if stack and _must_go_first(stack, kind):
         cloudformation.delete(stack)
         stack = None
-    if stack and _without_metadata(cloudformation.template_of(stack)) == template:
-        if stack["StackStatus"] != "UPDATE_ROLLBACK_COMPLETE":
+    if stack and _as_planned(cloudformation.template_of(stack)) == template:
+        rolled_back = stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+        if kind.repeats or jobs.any_failed(stack):
+            _ask_again(template)
+        elif not rolled_back:
             return _provisioned(contract.UPDATING.format(request.stack_name), stack)
-        # What runs since a roll-back is now what is asked. Metadata are all that changes:
-        # enough for CloudFormation to call the stack up to date, and nothing is touched.
-        asked_again = {"AskedAgain": f"{time.time():.3f}"}
-        next(iter(template["Resources"].values()))["Metadata"] = asked_again
+        if rolled_back:
+            # What runs since a roll-back is now what is asked. Metadata are all that changes:
+            # enough for CloudFormation to call the stack up to date, and nothing is touched.
+            next(iter(template["Resources"].values()))["Metadata"] = {ASKED: _now()}
     artifacts.keep(found)
     if stack is None:
         return _provisioned(contract.CREATED, cloudformation.create(request.stack_name, template))
@@ -103,9 +107,24 @@ def _require_objects(key: str, location: str) -> None:
         )
 
 
-def _without_metadata(template: dict) -> dict:
-    resources = {
-        name: {key: value for key, value in resource.items() if key != "Metadata"}
-        for name, resource in template["Resources"].items()
-    }
+def _ask_again(template: dict) -> None:
+    """Have CloudFormation ask for a stack's jobs once more: it does so when a property has changed."""
+    for resource in template["Resources"].values():
+        if resource["Type"].startswith(jobs.PREFIX):
+            resource["Properties"][ASKED] = _now()
+
+
+def _now() -> str:
+    return f"{time.time():.3f}"
+
+
+def _as_planned(template: dict) -> dict:
+    """A stack's template without what was added to the plan."""
+    resources = {}
+    for name, resource in template["Resources"].items():
+        planned = {key: value for key, value in resource.items() if key != "Metadata"}
+        if ASKED in planned.get("Properties", {}):
+            kept = {key: value for key, value in planned["Properties"].items() if key != ASKED}
+            planned["Properties"] = kept
+        resources[name] = planned
     return template | {"Resources": resources}

@@ -8,7 +8,6 @@ room for. Source: SageMaker API reference, CreateTransformJob.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from orchestrator import contract
 from orchestrator.contract import BadRequest, Request
@@ -21,13 +20,11 @@ CSV = "text/csv"
 
 
 def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
-    """A model, and the job, which is another one each time it is asked for: the objects may have
-    changed under their names, and who asks again wants it done again."""
+    """A model, and the job over the objects."""
     values, name = request.values, request.model_name
     kms = values["kms_key_arn"]
     output_key = {"KmsKeyId": kms} if kms else {}
     volume_key = {"VolumeKmsKeyId": kms} if kms else {}
-    asked = datetime.now(UTC).isoformat(timespec="milliseconds")
     job = {
         "ModelName": attribute("Model", "ModelName"),
         "TransformInput": {
@@ -60,7 +57,6 @@ def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
                 "Properties": {
                     "ServiceToken": site.handler_arn,
                     "Name": f"{name.lower()}-batch-transform",
-                    "Asked": asked,
                     "Request": job,
                 },
             },
@@ -102,6 +98,8 @@ COMMON = {
     "artifacts": (models.ARTIFACT,),
     "locations": (SOURCE, RESULT),
     "sources": (SOURCE,),
+    # The objects may have changed under their names, and who asks again wants it done again.
+    "repeats": True,
 }
 PLACES = {SOURCE: objects, RESULT: contract.location}
 TYPES = {

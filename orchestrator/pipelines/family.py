@@ -51,6 +51,8 @@ class PipelineType:
     locations: tuple[str, ...] = ()
     # Keys of which something must be there: `bucket/key`, or `bucket/prefix` of one object or more.
     sources: tuple[str, ...] = ()
+    # Whether a request asks for its job again though nothing in it has changed.
+    repeats: bool = False
     # From a stack's outputs: must it be deleted, because nothing in it can be updated any more?
     beyond_repair: Callable[[dict[str, str]], bool] = never
     # From a stack's outputs and its template: what runs otherwise than was asked, in words.
