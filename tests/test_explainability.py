@@ -306,6 +306,15 @@ def test_a_verdict_on_sagemakers_own_baseline_reads_as_its_own(aws, tmp_path):
     )
 
 
+def test_our_own_package_answers_as_its_endpoint_would(aws, archive, project):
+    put(archive)
+    ask = model.of_endpoint({"sagemaker_endpoint_name": "pulsar"})
+    rows = pd.read_csv(project.folder / "evaluation" / "holdout.csv").head(500)
+    told = ask(rows.iloc[:, :8].to_numpy())
+    assert told[:, 0].tolist() == rows.prediction.tolist()
+    assert told[:, 1] == pytest.approx(rows.probability, abs=1e-9)
+
+
 # -- refusals -------------------------------------------------------------------------
 
 
