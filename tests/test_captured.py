@@ -82,10 +82,11 @@ def test_what_the_endpoint_is_asked_and_answers_comes_back_to_the_last_bit(
         answer = inference.output_fn(answers, kind)
         exchanges.append(((kind, body_of(rows, kind)), (kind, answer.get_data()), None))
         wanted += [[*left, *right] for left, right in zip(answers.tolist(), rows, strict=True)]
-    table, reader = table_of(spooled(next(folders), exchanges, TEXT if declared else {}))
+    body = spooled(next(folders), exchanges, TEXT if declared else {})
+    table, reader = table_of(body, body)  # the first is read in full, the second at a glance
     assert (reader.answers, reader.width) == (2, 10)
-    assert table.iloc[:, :10].to_numpy(dtype=float).tolist() == wanted
-    assert table[EVENT_ROW].tolist() == [row for rows, _ in asked for row in range(len(rows))]
+    assert table.iloc[:, :10].to_numpy(dtype=float).tolist() == wanted * 2
+    assert table[EVENT_ROW].tolist() == [row for rows, _ in asked for row in range(len(rows))] * 2
     assert table[EVENT_ID].nunique() == len(asked)
 
 
@@ -100,6 +101,27 @@ def test_records_are_chosen_by_their_time_half_open():
     reader = captured.Reader(times[2])
     reader.add("a", body, times[1])
     assert reader.table()[EVENT_ID].tolist() == [times[1]]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [record("1,2\n3,4\n", "0\n1\n"), record("a;b\n1;2\n"), record(' "1",2'), record("[1,2]", "0")],
+)
+def test_an_odd_record_among_plain_ones_is_read_or_refused_as_if_it_came_alone(odd):
+    def plain(cell):  # a number is text where other rows of its column are
+        return float(cell) if captured.is_number(cell) else cell
+
+    def outcome(*objects):
+        try:
+            return [list(map(plain, row)) for row in table_of(record(), *objects)[0].to_numpy()]
+        except Refused as error:
+            return str(error)
+
+    alone, among = outcome(odd), outcome(record("3,4") + odd)
+    if isinstance(alone, str):
+        assert among == alone.replace("line 1", "line 2")
+    else:
+        assert among == [alone[0], [0, 3, 4, "e", 0], *alone[1:]]
 
 
 def test_columns_keep_their_types_over_blocks_and_texts_stay_texts(monkeypatch):

@@ -14,6 +14,7 @@ import binascii
 import csv
 import io
 import json
+import re
 from itertools import repeat
 
 import numpy as np
@@ -26,7 +27,17 @@ BLOCK_ROWS = 65536
 VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
 EXACT = {} if VERSION >= (3, 1) else {"float_precision": "round_trip"}
 MISSING = ["", "NaN", "nan", "null"]
-SPECIAL = frozenset('\r\n\t;"')  # what makes a body more than one plain row
+# A record of one plain row, as nearly all are: read so, a million take half the time.
+SIDE = (
+    r'\{{"observedContentType":"[^"\\\x00-\x1f]*","mode":"{}",'
+    r'"data":"([^"\\\x00-\x20;]*)(?:\\n)?","encoding":"CSV"\}}'
+)
+PLAIN = re.compile(
+    r'^\{"captureData":\{"endpointInput":' + SIDE.format("INPUT") + ',"endpointOutput":'
+    + SIDE.format("OUTPUT") + r'\},"eventMetadata":\{"eventId":"([^"\\\x00-\x1f]+)"'
+    r'(?:,"inferenceId":"([^"\\\x00-\x1f]+)")?,"inferenceTime":"([^"\\\x00-\x1f]+)"\},'
+    r'"eventVersion":"0"\}\n', re.MULTILINE,
+)  # fmt: skip
 
 
 class Reader:
@@ -43,27 +54,41 @@ class Reader:
 
         Raises Refused for what is no record, with the object's name and the line.
         """
-        end, lines, ids, rows = self.end, self._lines, self._ids, self._rows
+        if not self._add_plain(body, since):
+            self._add_any(name, body, since)
+        if len(self._lines) >= BLOCK_ROWS:
+            self._flush()
+
+    def _add_plain(self, body, since):
+        """Take an object of nothing but plain rows of the known width; else nothing of it, False."""
+        try:
+            found = PLAIN.findall(body.decode("utf-8"))
+        except UnicodeDecodeError:
+            return False
+        if self.width is None or len(found) != body.count(b"\n") or not body.endswith(b"\n"):
+            return False
+        end, lines, ids = self.end, [], []
+        commas, more = self.answers - 1, self.width - self.answers - 1
+        for request, answer, event, inference, when in found:
+            if since <= when < end:
+                if answer.count(",") != commas or request.count(",") != more:
+                    return False
+                lines.append(answer + "," + request)
+                ids.append(inference or event)
+        self._lines += lines
+        self._ids += ids
+        self._rows += [0] * len(ids)
+        return True
+
+    def _add_any(self, name, body, since):
+        """Take the records of an object, whatever they hold; raises Refused with name and line."""
         for number, record in enumerate(parsed(name, body), start=1):
             try:
                 about, data = record["eventMetadata"], record["captureData"]
-                if not since <= about["inferenceTime"] < end:
+                if not since <= about["inferenceTime"] < self.end:
                     continue
                 answer, request = data["endpointOutput"], data["endpointInput"]
                 event = about.get("inferenceId") or about["eventId"]
-                if answer["encoding"] == "CSV" == request["encoding"]:
-                    left, right = answer["data"].rstrip(), request["data"].rstrip()
-                    line = left + "," + right
-                    # What nearly every record is: one plain row.
-                    if (
-                        line.count(",") + 1 == self.width
-                        and left.count(",") + 1 == self.answers
-                        and SPECIAL.isdisjoint(line)
-                    ):
-                        lines.append(line)
-                        ids.append(event)
-                        rows.append(0)
-                        continue
                 found = self._rows_of(answer, request)
             except Refused as error:
                 raise Refused(f"{name}, line {number}: {error}") from None
@@ -72,11 +97,9 @@ class Reader:
                     f"{name}, line {number} is no captured record with request and answer: "
                     f"{named(error)}"
                 ) from None
-            lines.extend(found)
-            ids.extend(repeat(event, len(found)))
-            rows.extend(range(len(found)))
-        if len(lines) >= BLOCK_ROWS:
-            self._flush()
+            self._lines.extend(found)
+            self._ids.extend(repeat(event, len(found)))
+            self._rows.extend(range(len(found)))
 
     def table(self):
         """The table with event_id and event_row last; without rows when nothing was captured."""
@@ -206,18 +229,22 @@ def rows_in(document):
         (only,) = document.values()
         if isinstance(only, (list, dict)):
             return rows_in(only)
-    if isinstance(document, list) and any(isinstance(item, (list, dict)) for item in document):
+    if isinstance(document, list) and document and isinstance(document[0], (list, dict)):
         return [flat(item) for item in document]
     return [flat(document)]
 
 
 def flat(item):
     """The scalars of a JSON value, in their order."""
-    if isinstance(item, dict):
-        item = list(item.values())
-    if isinstance(item, list):
-        return [cell for part in item for cell in flat(part)]
-    return [item]
+    if not isinstance(item, (list, dict)):
+        return [item]
+    found = []
+    for part in item.values() if isinstance(item, dict) else item:
+        if isinstance(part, (list, dict)):
+            found += flat(part)
+        else:
+            found.append(part)
+    return found
 
 
 def is_number(cell):
