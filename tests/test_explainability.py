@@ -7,6 +7,8 @@ import json
 import math
 import sys
 import tarfile
+import time
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import numpy as np
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from moto import mock_aws
+from test_data_quality import captured_line, jobs  # noqa: F401
 
 from orchestrator.monitors import explainability, model
 from orchestrator.monitors.frame import Refused
@@ -306,6 +309,15 @@ def test_a_verdict_on_sagemakers_own_baseline_reads_as_its_own(aws, tmp_path):
     )
 
 
+def test_our_own_package_answers_as_its_endpoint_would(aws, archive, project):
+    put(archive)
+    ask = model.of_endpoint({"sagemaker_endpoint_name": "pulsar"})
+    rows = pd.read_csv(project.folder / "evaluation" / "holdout.csv").head(500)
+    told = ask(rows.iloc[:, :8].to_numpy())
+    assert told[:, 0].tolist() == rows.prediction.tolist()
+    assert told[:, 1] == pytest.approx(rows.probability, abs=1e-9)
+
+
 # -- refusals -------------------------------------------------------------------------
 
 
@@ -417,3 +429,67 @@ def test_an_archive_is_unpacked_within_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(model, "MOST_FILES", 1)
     with pytest.raises(Refused, match="more than 1 files"):
         model.unpack(io.BytesIO(archive), tmp_path / "files")
+
+
+# -- the job --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["MODEL_BIAS", "MODEL_EXPLAINABILITY"])
+def test_the_shipped_job_makes_a_baseline_and_checks_a_window(jobs, kind, monkeypatch):  # noqa: F811
+    for key in (
+        "AWS_ENDPOINT_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
+    ):
+        monkeypatch.setenv(key, jobs.environment[key])
+    jobs.s3.create_bucket(Bucket="assets")
+    put(package("3, 1, 0.1"))
+    table = candidates()
+    table["is_pulsar"] = (table.a > 0) * 1
+    table.to_csv(jobs.folder / "b.csv", index=False)
+    bias_config = {
+        "label_values_or_threshold": [1],
+        "facet_name": "b",
+        "facet_values_or_threshold": [0],
+    }
+    own = {
+        "analysis_type": kind, "bias_config": json.dumps(bias_config), "baseline_statistics": "",
+        "shap_config": "{}", "model_scores": "1", "ground_truth": "s3://assets/truth",
+    }  # fmt: skip
+    made = jobs.run_shipped(
+        job="baseline",
+        dataset_source=str(jobs.folder / "b.csv"),
+        output_path=str(jobs.folder),
+        **own,
+    )
+    assert made == (0, "Completed: Job completed successfully with no violations.")
+    now = datetime.now(UTC).replace(microsecond=0)
+    then = now - timedelta(seconds=60)
+    hour = f"{then:%Y/%m/%d/%H}"
+    lines = [captured_line([float(row[0]), *row[1:]], then) for row in table.to_numpy().tolist()]
+    labels = [
+        json.dumps({"groundTruthData": {"data": f"{row[0]:.0f}", "encoding": "CSV"},
+                    "eventMetadata": {"eventId": repr(row[1])}, "eventVersion": "0"})
+        for row in table.to_numpy().tolist()
+    ]  # fmt: skip
+    for key, body in (
+        (f"captures/pulsar/AllTraffic/{hour}/00-00-000-x.jsonl", lines),
+        (f"truth/{hour}/0000.jsonl", labels),
+    ):
+        jobs.s3.put_object(Bucket="assets", Key=key, Body="\n".join(body))
+    time.sleep(4)  # until it is sure to be listed
+    scheduled = now - timedelta(seconds=10)
+    code, message = jobs.run_shipped(
+        scheduled_time=scheduled.isoformat(), baseline_constraints=str(jobs.folder / "analysis.json"),
+        analysis_config=str(jobs.folder / "monitor" / "analysis_config.json"), **own,
+    )  # fmt: skip
+    assert code == 0, message
+    found = json.loads(jobs.result(scheduled, "analysis.json").read_text())
+    assert found["version"] == "1.0"
+    listed = json.loads(jobs.result(scheduled, "constraint_violations.json").read_text())
+    count = len(listed["violations"])
+    assert message.endswith(f"with {count or 'no'} violations.")
+    if kind == "MODEL_EXPLAINABILITY":
+        assert (count, found["explained"]["rows"]) == (0, 150)

@@ -214,6 +214,18 @@ def test_a_regression_is_measured_by_its_errors():
     }  # fmt: skip
 
 
+def test_the_hold_out_is_a_baseline_with_the_scores_that_were_reported(project):
+    settings = BASELINE | {
+        "probability_threshold_attribute": "",
+        "ground_truth_attribute": "is_pulsar",
+    }
+    table = pd.read_csv(project.folder / "evaluation" / "holdout.csv")
+    found = values(model_quality.baseline(table, settings))
+    scores = project.read("evaluation/scores.json")["holdout"]
+    for name in ("recall", "precision", "f1"):
+        assert found[name] == pytest.approx(scores[name])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -4,9 +4,11 @@ Neither is the endpoint loaded by the questions of a monitor, nor are they captu
 the model of baseline time instead, so that a later one is explained by its predecessor.
 """
 
+import atexit
 import gzip
 import importlib.util
 import io
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -93,6 +95,7 @@ def of_endpoint(settings):
     }  # fmt: skip
     # It stays as long as the process: a model may read its files late.
     folder = Path(tempfile.mkdtemp(prefix="model-"))
+    atexit.register(shutil.rmtree, str(folder), ignore_errors=True)
     try:
         unpack(archive, folder)
     finally:
