@@ -6,12 +6,14 @@ the simulator otherwise.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -150,9 +152,18 @@ def new_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Project:
-    """A checkout whose pipeline has run once, with a small model."""
+    """A checkout whose pipeline has run once, with a small model.
+
+    What another session, or the worker beside this one, has trained from the same files is taken from
+    DVC's cache: a folder that lasts.
+    """
     project = new_project(tmp_path_factory.mktemp("project"))
-    result = project.run("dvc", "repro", "-q")
+    cache = Path(tempfile.gettempdir(), f"pulsar-tests-{os.getuid()}")
+    cache.mkdir(mode=0o700, exist_ok=True)
+    project.run("dvc", "config", "--local", "cache.dir", str(cache / "dvc"))
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = project.run("dvc", "repro", "-q")
     assert result.returncode == 0, result.stderr
     return project
 

@@ -193,7 +193,7 @@ def test_a_bad_row_is_a_4xx_through_the_containers_functions(ours):
         "POST", "/invocations", {"Content-Type": "text/csv"}, ROW.replace("2.2", "x")
     )
     assert status == 400
-    assert "row 1, column 7" in json.loads(content)["error"]
+    assert "row 1: column 7 (dm_skewness)" in json.loads(content)["error"]
 
 
 def test_large_bodies_are_scored(ours):

@@ -323,6 +323,7 @@ def test_any_bytes_are_read_or_refused(content):
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "no text"),
         (b'"1,2,3,4,5,6,7,8\n1,2,3,4,5,6,7,8\n', "quotes do not match"),
     ],
+    ids=["binary", "gz-cut", "zip-cut", "picture", "quotes"],
 )
 def test_a_file_of_another_kind_is_refused_in_words(content, words):
     with pytest.raises(BadData, match=words):
