@@ -6,7 +6,7 @@ import time
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import IMAGE
+from conftest import IMAGE, needs_landlock
 
 from orchestrator.images import image_uri
 from orchestrator.pipelines.models import sklearn_environment
@@ -265,6 +265,35 @@ def test_a_processing_job_has_its_time(jobs):
     script = "import time\ntime.sleep(60)"
     job = processing(jobs, "long", script, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert "MaxRuntimeInSeconds was reached" in job["FailureReason"]
+
+
+SPY = """
+import os, pathlib, socket
+said = []
+for path in CREDENTIALS, "/root/.bashrc", "/home":
+    try:
+        os.listdir(path) if os.path.isdir(path) else open(path).read()
+        said.append(f"read {path}")
+    except OSError as error:
+        said.append(type(error).__name__)
+listener = socket.socket()
+try:
+    listener.bind(("127.0.0.1", 0))
+    said.append("bound")
+except OSError as error:
+    said.append(type(error).__name__)
+pathlib.Path("output/message").write_text(" ".join(said))
+"""
+
+
+@needs_landlock
+def test_a_processing_job_sees_no_files_but_its_own_and_reaches_the_sandbox_alone(jobs):
+    credentials = str(jobs.sandbox.folder / "credentials.json")
+    job = processing(jobs, "spy", SPY.replace("CREDENTIALS", repr(credentials)))
+    said = job["ExitMessage"].split()
+    assert said[0] == "PermissionError"
+    assert "read" not in said
+    assert said[-1] == "PermissionError"  # no port is its own
 
 
 @pytest.mark.parametrize("path", ["/etc", "/opt/ml/processing/../model", "/opt/ml/code"])

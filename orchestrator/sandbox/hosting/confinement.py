@@ -37,6 +37,7 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit fo
 MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO = 1 << 7, 1 << 8, 1 << 9, 1 << 10
 TRUNCATE = 1 << 14
 KNOWN_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # of file access, by the version of Landlock
+BELOW_PATH, BY_PORT, CONNECT = 1, 2, 0b10  # kinds of rules; a right to a port
 TCP, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 TCP_SINCE, SCOPES_SINCE = 4, 6
 
@@ -73,10 +74,12 @@ def in_force() -> dict[str, bool]:
 
 
 def confine(
-    rules: dict[str | Path, int], memory: int | None = None, file: int = FILE_BYTES
-) -> None:
+    rules: dict[str | Path, int], memory: int | None = None, file: int = FILE_BYTES,
+    ports: tuple[int, ...] = (),
+) -> None:  # fmt: skip
     """Give up all that is not allowed. `rules` are the rights below a path beside those to read what
-    Python needs; `memory`, and how long a `file` may be, are in bytes."""
+    Python needs; `memory`, and how long a `file` may be, are in bytes; `ports` are those that it may
+    connect to over TCP, from Linux 6.7 on no others."""
     _limit(memory or int(_machine_memory() * MEMORY_SHARE), file)
     if not _is_linux():
         return
@@ -87,8 +90,9 @@ def confine(
     python = {*sys.path, sys.prefix, sys.base_prefix, sys.exec_prefix} - {"", str(ROOT)}
     python = {os.path.realpath(path) for path in (*python, ROOT / "orchestrator")}
     readable = dict.fromkeys((*SYSTEM, *python), READ)
-    _landlock(libc, {**readable, os.devnull: ON_FILES, **rules})
-    _no_network(libc)
+    _landlock(libc, {**readable, os.devnull: ON_FILES, **rules}, ports)
+    if not ports:
+        _no_network(libc)
 
 
 def _is_linux() -> bool:
@@ -130,7 +134,7 @@ def _landlock_version() -> int:
     return max(0, libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
-def _landlock(libc, rules: dict[str | Path, int]) -> None:
+def _landlock(libc, rules: dict[str | Path, int], ports: tuple[int, ...]) -> None:
     version = _landlock_version()
     if not version:
         return
@@ -142,6 +146,9 @@ def _landlock(libc, rules: dict[str | Path, int]) -> None:
     ruleset = _checked(libc.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(size), 0))
     for path, rights in rules.items():
         _allow(libc, ruleset, path, rights & known)
+    for port in ports if version >= TCP_SINCE else ():
+        rule = struct.pack("QQ", CONNECT, port)
+        _checked(libc.syscall(ADD_RULE, ruleset, BY_PORT, rule, 0))
     _checked(libc.syscall(RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
 
@@ -155,7 +162,7 @@ def _allow(libc, ruleset: int, path: str | Path, rights: int) -> None:
         rights &= ON_FILES
     try:
         rule = struct.pack("=Qi", rights, place)
-        _checked(libc.syscall(ADD_RULE, ruleset, 1, rule, 0))
+        _checked(libc.syscall(ADD_RULE, ruleset, BELOW_PATH, rule, 0))
     finally:
         os.close(place)
 

@@ -6,7 +6,8 @@
 
 There is no such folder on a laptop: the job's own stands for /opt/ml, in its command and arguments and
 in its environment, wherever a word begins with that. A scikit-learn image stands for this environment's
-Python.
+Python. On Linux the command is confined as a model is (hosting/confinement.py), but for the sandbox's own
+two ports: it runs the code of models, and of whoever wrote the job.
 
 Source: SageMaker developer guide, "How Amazon SageMaker Processing runs your processing container
 image".
@@ -17,17 +18,18 @@ import json
 import logging
 import os
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from resource import RLIM_INFINITY
+from urllib.parse import urlsplit
 
 from orchestrator.environment import client
 from orchestrator.images import sklearn_version_of
 from orchestrator.sandbox.children import environment
+from orchestrator.sandbox.hosting.confinement import WORK, confine
 from orchestrator.sandbox.hosting.publisher import split_url
 from orchestrator.sandbox.jobs import work
 from orchestrator.sandbox.jobs.work import COMPLETED, FAILED, JobFailed, Outcome
@@ -39,7 +41,7 @@ ML = "/opt/ml"
 BELOW_ML = re.compile(r"(?<![\w./-])/opt/ml(?=/|$)")
 USUAL_SECONDS = 86400  # MaxRuntimeInSeconds
 MESSAGE_LENGTH = 1024
-MEMORY_SHARE = 0.75  # of the machine's
+ADDRESSES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")  # all that a job can reach
 FETCHED, STARTED, SENT = "fetching inputs", "running", "sending outputs"
 
 
@@ -156,10 +158,12 @@ def _run(
     given["PATH"] = f"{python}{os.pathsep}{given.get('PATH', os.defpath)}"
     given |= {"HOME": str(ml), "TMPDIR": str(ml), "OMP_NUM_THREADS": "1"}
     seconds = request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", USUAL_SECONDS)
+    ports = tuple(urlsplit(job["aws"][name]).port for name in ADDRESSES)
     try:
         running = subprocess.Popen(
-            command, cwd=ml, env=given, stdin=subprocess.DEVNULL, preexec_fn=_limit_memory
-        )
+            command, cwd=ml, env=given, stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: confine({ml: WORK}, file=RLIM_INFINITY, ports=ports),
+        )  # fmt: skip
     except OSError as error:
         raise JobFailed(f"AlgorithmError: {command[0]} cannot be started: {error}.") from None
     try:
@@ -167,13 +171,6 @@ def _run(
     except subprocess.TimeoutExpired:
         running.kill()
         return running.wait(), False
-
-
-def _limit_memory() -> None:
-    most = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _send(output: dict, ml: Path) -> None:
