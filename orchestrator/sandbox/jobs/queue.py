@@ -20,6 +20,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from orchestrator.sandbox import children
 from orchestrator.sandbox.children import Child, ChildFailed
 from orchestrator.sandbox.hosting import models, process
@@ -94,18 +96,18 @@ class Queue:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._wake.clear()
-            job = self._next()
-            if job is None:
-                self._wake.wait()
-                continue
             try:
-                self._carry_out(job)
+                self._wake.clear()
+                job = self._next()
+                if job is None:
+                    self._wake.wait()
+                else:
+                    self._carry_out(job)
             except Cancelled:
                 pass
-            except Exception as error:
-                log.exception("the job %s", job.name)
-                self._end(job, FAILED, reason=f"InternalServerError: {error}")
+            except Exception:  # the disk is full, say: the job is still to be done
+                log.exception("the queue")
+                self._closing.wait(PAUSE_SECONDS)
 
     def _next(self) -> Job | None:
         waiting = [
@@ -124,7 +126,10 @@ class Queue:
             if attempt > 1:
                 self._closing.wait(PAUSE_SECONDS)
                 self._check(job)
-            outcome = self._attempt(job)
+            try:
+                outcome = self._attempt(job)
+            except (ClientError, BotoCoreError, OSError) as error:
+                outcome = _unsaid(AGAIN, f"InternalServerError: {error}")
             if outcome["status"] != AGAIN:
                 break
             log.warning("the job %s is begun again: %s", job.name, outcome["reason"])
@@ -147,10 +152,10 @@ class Queue:
                 work["model"] = model.name
             return self._watch(job, self._begin(job, name, work))
         except CannotFork as error:
-            return {"status": AGAIN, "reason": f"InternalServerError: {error}", "message": None}
+            return _unsaid(AGAIN, f"InternalServerError: {error}")
         except ChildFailed as error:
             self._check(job)
-            return {"status": FAILED, "reason": f"AlgorithmError: {error}", "message": None}
+            return _unsaid(FAILED, f"AlgorithmError: {error}")
         finally:
             if model is not None:
                 model.kill()
@@ -169,8 +174,7 @@ class Queue:
         try:
             while "outcome" not in child.about:
                 if not child.alive:
-                    reason = "InternalServerError: the job's process was killed."
-                    return {"status": AGAIN, "reason": reason, "message": None}
+                    return _unsaid(AGAIN, "InternalServerError: the job's process was killed.")
                 child.wait(0.2)
                 self._check(job)
             return child.about["outcome"]
@@ -220,6 +224,11 @@ class Queue:
 
     def _write(self, job: Job, **changes: object) -> None:
         self._state.update(TABLES[job.kind], {"name": job.name}, updated=now(), **changes)
+
+
+def _unsaid(status: str, reason: str) -> dict:
+    """The outcome of a job whose process has not told one."""
+    return {"status": status, "reason": reason, "message": None}
 
 
 def batch_environment(request: dict) -> dict[str, str]:
