@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from botocore.validate import ParamValidator
-from cfnlint.api import lint_file
+from cfnlint.api import lint_by_config, lint_file
 from cfnlint.config import ManualArgs
 from cfnlint.decode import cfn_yaml
 from conftest import ROOT, clean_environment
@@ -39,7 +39,7 @@ from orchestrator import cloudformation, environment, jobs
 from orchestrator.environment import Site
 from orchestrator.handler import handler
 from orchestrator.monitors import archive
-from orchestrator.pipelines import TYPES, validate
+from orchestrator.pipelines import TYPES, monitors, validate
 
 REGION = ManualArgs(regions=["us-east-1"])
 TEMPLATE = ROOT / "orchestrator" / "template.yaml"
@@ -89,11 +89,12 @@ ALL_PLANS = PLANS | WITH_JOBS
 KEY = "arn:aws:kms:us-east-1:123456789012:key/abc"
 
 
-@pytest.mark.parametrize("name", ALL_PLANS)
-def test_cfn_lint_finds_nothing_in_a_plan(name, tmp_path):
-    path = tmp_path / "plan.json"
-    path.write_text(json.dumps(plan(ALL_PLANS[name])[1], indent=1))
-    assert [str(match) for match in lint_file(path, config=REGION)] == []
+def test_cfn_lint_finds_nothing_in_any_plan(tmp_path):
+    paths = [tmp_path / f"{name}.json" for name in ALL_PLANS]
+    for path in paths:
+        path.write_text(json.dumps(plan(ALL_PLANS[path.stem])[1], indent=1))
+    config = REGION | {"templates": [str(path) for path in paths]}
+    assert [str(match) for match in lint_by_config(config)] == []
 
 
 @pytest.mark.parametrize("kind", WITH_JOBS)
@@ -115,6 +116,42 @@ def test_a_job_in_a_plan_is_a_request_that_sagemaker_takes(kind):
         words = request["AppSpecification"]["ContainerEntrypoint"]
         assert all(len(word) <= 256 and "\n" not in word for word in words)
         assert all(len(value) <= 256 for value in request["Environment"].values())
+
+
+def test_what_a_bias_job_installs_is_what_the_lock_files_have():
+    for lock in ("requirements.txt", "requirements-1.2-1.txt"):
+        text = (ROOT / lock).read_text()
+        for package in monitors.SMCLARIFY:
+            pin, _, digest = package.partition(" ")
+            [locked] = re.findall(rf"^{re.escape(pin)} .*(?:\n    .*)+", text, re.MULTILINE)
+            assert digest in locked
+
+
+def run_bias(tmp_path, python: str) -> tuple[int, list[str]]:
+    """The entrypoint of a bias job with a script in place of its code, and another in place of
+    Python: exit code, and what was called."""
+    (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n")
+    (tmp_path / "python3").chmod(0o755)
+    _, *words = monitors.BIAS.command
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CALLED": str(tmp_path / "called")}
+    result = subprocess.run(["bash", *words], env=environment, timeout=10)
+    return result.returncode, (tmp_path / "called").read_text().splitlines()
+
+
+def test_a_bias_job_installs_nothing_that_is_there(tmp_path):
+    assert run_bias(tmp_path, 'echo "$1" >> "$CALLED"') == (0, ["-c", monitors.CODE_FILE])
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_a_bias_job_installs_by_digest_or_does_not_run(tmp_path, outcome):
+    python = f"""
+    case "$1" in
+        -c) exit 1;;
+        -m) cat >> "$CALLED"; exit {outcome};;
+        *) echo "$1" >> "$CALLED"
+    esac"""
+    called = [*monitors.SMCLARIFY, *([] if outcome else [monitors.CODE_FILE])]
+    assert run_bias(tmp_path, python) == (outcome, called)
 
 
 @pytest.mark.parametrize("kind", WITH_JOBS)
