@@ -34,8 +34,8 @@ STATES = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Stopped"}
 NAME_LENGTH = 63
 
 
-class UnknownResource(Exception):
-    """A custom resource of a type that is not ours."""
+class BadResource(Exception):
+    """A custom resource of a type that is not ours, or without what it must have."""
 
 
 def answer(event: dict) -> dict:
@@ -61,7 +61,7 @@ def answer(event: dict) -> dict:
 def _kind(resource_type: str) -> str:
     kind = resource_type.removeprefix(PREFIX)
     if kind not in KINDS:
-        raise UnknownResource(f"The orchestrator has no custom resource {resource_type}.")
+        raise BadResource(f"The orchestrator has no custom resource {resource_type}.")
     return kind
 
 
@@ -69,6 +69,9 @@ def _start(kind: str, event: dict) -> str:
     """Start a job; its name. The same request twice, as CloudFormation may send it, is one job."""
     sagemaker, operation = client("sagemaker"), f"Create{kind}"
     shape = sagemaker.meta.service_model.operation_model(operation).input_shape
+    for key in ("Name", "Request"):
+        if key not in event["ResourceProperties"]:
+            raise BadResource(f"{event['ResourceType']} must have a {key}.")
     name = _name(event)
     request = typed(_filled(event["ResourceProperties"]["Request"], name), shape)
     request[f"{kind}Name"] = name

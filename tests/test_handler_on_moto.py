@@ -2,13 +2,17 @@
 
 import json
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from conftest import ROOT
 from moto import mock_aws
+from moto.cloudformation import parsing
 
+from clients.payloads import load_payload
 from orchestrator import environment
 from orchestrator.handler import handler
 
@@ -24,6 +28,18 @@ BODY = {
     "endpoint_name": "pulsar",
 }
 STACK = "mlops-pipeline-pulsar-byompipelinerealtimebuiltin-codepipeline"
+SHIPPED = [
+    load_payload(ROOT / "payloads" / f"pulsar-{name}.json", BUCKET)
+    for name in ("batch", "data-quality", "model-quality", "bias", "explainability")
+]
+# A body of each type whose work are jobs.
+WITH_JOBS = {body["pipeline_type"]: body for body in SHIPPED} | {
+    "byom_batch_custom": {
+        k: v for k, v in SHIPPED[0].items() if not k.startswith("model_framework")
+    }
+    | {"pipeline_type": "byom_batch_custom", "custom_image_uri": "1.dkr.ecr/x:1"}
+}
+MONITORS = {kind: body for kind, body in WITH_JOBS.items() if kind.endswith("_monitor")}
 
 
 @pytest.fixture
@@ -36,6 +52,8 @@ def aws(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
         "ASSETS_BUCKET": BUCKET,
         "SAGEMAKER_ROLE_ARN": "arn:aws:iam::123456789012:role/sagemaker",
+        "MONITOR_ROLE_ARN": "arn:aws:iam::123456789012:role/monitor",
+        "SCHEDULER_ROLE_ARN": "arn:aws:iam::123456789012:role/scheduler",
         "HANDLER_ARN": "arn:aws:lambda:us-east-1:123456789012:function:handler",
         "API_URL": "https://api.example/prod/",
         "CFN_ROLE_ARN": "arn:aws:iam::123456789012:role/cloudformation",
@@ -302,8 +320,8 @@ def test_a_deleted_pipeline_gets_no_new_log(aws):
 
 
 @pytest.fixture
-def custom_event(aws):
-    """Makes events as CloudFormation sends them; `custom_event.answers` is what it was told."""
+def told(aws):
+    """Where CloudFormation listens, and what it was told there."""
     answers: list[dict] = []
 
     class Listener(BaseHTTPRequestHandler):
@@ -319,6 +337,14 @@ def custom_event(aws):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/answer", answers
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def custom_event(told):
+    """Makes events as CloudFormation sends them; `custom_event.answers` is what it was told."""
     # As CloudFormation hands them over: every number and boolean as text.
     request = {
         "ModelName": "model",
@@ -333,7 +359,7 @@ def custom_event(aws):
     def event(kind: str, **changes) -> dict:
         return {
             "RequestType": kind,
-            "ResponseURL": f"http://127.0.0.1:{server.server_port}/answer",
+            "ResponseURL": told[0],
             "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/{STACK}/1234",
             "RequestId": "5d478078-13e9-baf0-464a-7ef285ecc786",
             "LogicalResourceId": "Job",
@@ -341,10 +367,8 @@ def custom_event(aws):
             "ResourceProperties": {"ServiceToken": "handler", "Name": "night", "Request": request},
         } | changes
 
-    event.answers = answers
-    yield event
-    server.shutdown()
-    server.server_close()
+    event.answers = told[1]
+    return event
 
 
 def jobs_there() -> list[dict]:
@@ -400,7 +424,8 @@ def test_deleting_stops_the_job_and_what_has_ended_is_no_error(custom_event, mon
     ("changes", "words"),
     [
         ({"ResourceType": "Custom::Nothing"}, "no custom resource Custom::Nothing"),
-        ({"ResourceProperties": {}}, "Request"),
+        ({"ResourceProperties": {}}, "Custom::TransformJob must have a Name"),
+        ({"ResourceProperties": {"Name": "night"}}, "Custom::TransformJob must have a Request"),
         (
             {"ResourceProperties": {"Name": "night", "Request": {"ModelName": "x"}}},
             "TransformInput",
@@ -414,3 +439,202 @@ def test_what_cannot_be_started_is_told_to_cloudformation(custom_event, changes,
     assert words in result["Reason"]
     assert result["PhysicalResourceId"]
     assert jobs_there() == []
+
+
+# -- the types whose work are jobs ----------------------------------------------------
+
+
+def as_text(value: object) -> object:
+    """Properties as CloudFormation hands them to a custom resource: every number as text."""
+    if isinstance(value, dict):
+        return {key: as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item) for item in value]
+    return json.dumps(value) if isinstance(value, bool | int | float) else value
+
+
+class StandIn:
+    """What moto's CloudFormation lacks: a resource with a name, made and deleted by functions."""
+
+    @classmethod
+    def create_from_cloudformation_json(cls, name, known, account, region, **more):
+        made = cls()
+        made.more, made.properties = more, known["Properties"]
+        made.physical_resource_id = made.create()
+        return made
+
+    @classmethod
+    def update_from_cloudformation_json(cls, original_resource, cloudformation_json, **_):
+        made = cls()
+        made.more, made.properties = original_resource.more, cloudformation_json["Properties"]
+        made.physical_resource_id = made.update(original_resource)
+        return made
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    def is_created(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def stacks(aws, told, monkeypatch):
+    """What the types with jobs are provisioned from, and moto's stacks with custom resources, for which it would want Docker, and with schedules, which
+    it passes over; StopTransformJob, which it does not have, is noted in what this returns."""
+    aws.put_object(Bucket=BUCKET, Key="pulsar/batch/in/night.csv", Body=b"1\n")
+    for body in MONITORS.values():
+        aws.put_object(Bucket=BUCKET, Key=body["baseline_data"], Body=b"a,b\n1,2\n")
+    stopped: list[str] = []
+
+    class Custom(StandIn):
+        @staticmethod
+        def cloudformation_type() -> str:
+            return "Custom::Job"
+
+        def _ask(self, kind: str, properties: dict, **more) -> str:
+            event = {
+                "RequestType": kind,
+                "ResponseURL": told[0],
+                "RequestId": str(uuid.uuid4()),
+                "StackId": self.more["StackId"],
+                "LogicalResourceId": self.more["LogicalId"],
+                "ResourceType": self.more["ResourceType"],
+                "ResourceProperties": as_text(properties),
+            }
+            handler(event | more, None)
+            assert told[1][-1]["Status"] == "SUCCESS", told[1][-1]
+            return told[1][-1]["PhysicalResourceId"]
+
+        def create(self) -> str:
+            return self._ask("Create", self.properties)
+
+        def update(self, former: "Custom") -> str:
+            if former.properties == self.properties:
+                return former.physical_resource_id
+            before = {"PhysicalResourceId": former.physical_resource_id}
+            return self._ask("Update", self.properties, **before)
+
+        def delete(self, account: str, region: str) -> None:
+            self._ask("Delete", self.properties, PhysicalResourceId=self.physical_resource_id)
+
+    class Schedule(StandIn):
+        @staticmethod
+        def cloudformation_type() -> str:
+            return "AWS::Scheduler::Schedule"
+
+        def create(self) -> str:
+            boto3.client("scheduler").create_schedule(**self.properties)
+            return self.properties["Name"]
+
+        def update(self, former: "Schedule") -> str:
+            boto3.client("scheduler").update_schedule(**self.properties)
+            return self.properties["Name"]
+
+        def delete(self, account: str, region: str) -> None:
+            boto3.client("scheduler").delete_schedule(Name=self.physical_resource_id)
+
+    def stop(TransformJobName: str) -> None:
+        stopped.append(TransformJobName)
+
+    monkeypatch.setattr(parsing, "CustomModel", Custom)
+    monkeypatch.setitem(parsing.get_model_map(), "AWS::Scheduler::Schedule", Schedule)
+    monkeypatch.setattr(environment.client("sagemaker"), "stop_transform_job", stop)
+    return stopped
+
+
+def outputs_of(pipeline_id: str) -> dict[str, str]:
+    stack = boto3.client("cloudformation").describe_stacks(StackName=pipeline_id)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+@pytest.mark.parametrize("kind", [k for k in WITH_JOBS if k not in MONITORS])
+def test_a_batch_is_a_transform_job_each_time_it_is_asked_for(aws, stacks, kind):
+    status, first = post("/provisionpipeline", WITH_JOBS[kind])
+    assert status == 200, first
+    outputs = outputs_of(first["pipeline_id"])
+    job = boto3.client("sagemaker").describe_transform_job(
+        TransformJobName=outputs["BatchTransformJobName"]
+    )
+    assert job["ModelName"] == outputs["SageMakerModelName"]
+    source = job["TransformInput"]["DataSource"]["S3DataSource"]
+    assert source["S3Uri"] == f"s3://{BUCKET}/pulsar/batch/in"
+    assert job["TransformResources"]["InstanceCount"] == 1
+    stages = post("/pipelinestatus", {"pipeline_id": first["pipeline_id"]})[1]["stageStates"]
+    assert outputs["BatchTransformJobName"] in json.dumps(stages)
+    assert post("/provisionpipeline", WITH_JOBS[kind])[0] == 200
+    assert len(jobs_there()) == 2
+    second = outputs_of(first["pipeline_id"])["BatchTransformJobName"]
+    assert second != outputs["BatchTransformJobName"]
+    boto3.client("cloudformation").delete_stack(StackName=first["pipeline_id"])
+    assert stacks == [second]
+
+
+def test_the_name_of_a_batch_job_holds_what_the_role_is_for_whatever_the_model_is_called(
+    aws, stacks
+):
+    body = WITH_JOBS["byom_batch_builtin"] | {"model_name": "p" * 40}
+    name = outputs_of(post("/provisionpipeline", body)[1]["pipeline_id"])["BatchTransformJobName"]
+    assert "-batch-transform-" in name
+    assert len(name) <= 63
+
+
+def put_into_service(**changes: str) -> None:
+    """The endpoint `pulsar`; moto's CloudFormation gives every endpoint a name of its own."""
+    assert post("/provisionpipeline", BODY | changes)[0] == 200
+    sagemaker = boto3.client("sagemaker")
+    config = sagemaker.list_endpoint_configs()["EndpointConfigs"][0]["EndpointConfigName"]
+    sagemaker.create_endpoint(EndpointName="pulsar", EndpointConfigName=config)
+
+
+def due(text: str) -> dict:
+    """The request of a check, as EventBridge Scheduler fills it in when it is due."""
+    execution = "d32c5cde-3a3b-4b8c-9a4e-0123456789ab"
+    text = text.replace("<aws.scheduler.execution-id>", execution)
+    return json.loads(text.replace("<aws.scheduler.scheduled-time>", "2026-11-27T08:00:00Z"))
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+def test_a_monitor_is_a_baseline_job_and_a_schedule_that_starts_checks(aws, stacks, kind):
+    sagemaker, scheduler = boto3.client("sagemaker"), boto3.client("scheduler")
+    put_into_service()
+    status, answer = post("/provisionpipeline", MONITORS[kind])
+    assert status == 200, answer
+    outputs = outputs_of(answer["pipeline_id"])
+    baseline = sagemaker.describe_processing_job(ProcessingJobName=outputs["BaselineName"])
+    [result] = baseline["ProcessingOutputConfig"]["Outputs"]
+    assert f"{result['S3Output']['S3Uri']}/" == outputs["BaselineJobOutput"]
+    assert baseline["RoleArn"].endswith("role/monitor")
+    for source in baseline["ProcessingInputs"]:
+        bucket, _, key = source["S3Input"]["S3Uri"].removeprefix("s3://").partition("/")
+        assert aws.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    schedule = scheduler.get_schedule(Name=outputs["MonitoringScheduleJobName"])
+    assert schedule["ScheduleExpression"] == MONITORS[kind]["schedule_expression"]
+    assert schedule["Target"]["RoleArn"].endswith("role/scheduler")
+    check = due(schedule["Target"]["Input"])
+    sagemaker.create_processing_job(**check)  # botocore looks at every member
+    places = {i["InputName"]: i["S3Input"]["S3Uri"] for i in check["ProcessingInputs"]}
+    assert f"{places['baseline']}/" == outputs["BaselineJobOutput"]
+    assert post("/provisionpipeline", MONITORS[kind])[0] == 200
+    assert len(sagemaker.list_processing_jobs()["ProcessingJobSummaries"]) == 2
+    boto3.client("cloudformation").delete_stack(StackName=answer["pipeline_id"])
+    assert scheduler.list_schedules()["Schedules"] == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        (None, "endpoint_name: there is no endpoint called pulsar"),
+        (
+            {"data_capture_location": f"{BUCKET}/elsewhere"},
+            "data_capture_location: pulsar captures",
+        ),
+    ],
+)
+def test_a_monitor_of_what_is_not_captured_is_a_bad_request(aws, stacks, endpoint, words):
+    if endpoint:
+        put_into_service(**endpoint)
+    status, answer = post("/provisionpipeline", MONITORS["byom_data_quality_monitor"])
+    assert status == 400
+    assert words in answer["detailedMessage"]
+    assert boto3.client("scheduler").list_schedules()["Schedules"] == []

@@ -17,6 +17,10 @@ from orchestrator.pipelines.family import PipelineType, attribute
 
 SOURCE, RESULT = "batch_inference_data", "batch_job_output_location"
 CSV = "text/csv"
+JOB = (
+    "-batch-transform"  # the handler's role may start jobs with this in their names, and no others
+)
+LONGEST = 34  # characters of the model's name, so that a job's 63 hold JOB whatever its model
 
 
 def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
@@ -56,7 +60,7 @@ def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
                 "Type": "Custom::TransformJob",
                 "Properties": {
                     "ServiceToken": site.handler_arn,
-                    "Name": f"{name.lower()}-batch-transform",
+                    "Name": f"{name.lower()[:LONGEST].rstrip('-')}{JOB}",
                     "Request": job,
                 },
             },

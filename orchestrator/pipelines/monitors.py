@@ -28,10 +28,26 @@ from orchestrator.pipelines.family import PipelineType
 
 BASELINE_DATA, CODE = "baseline_data", "monitors.zip"
 INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
+CODE_FILE = f"{INPUT}/code/{CODE}"
 BASELINE_SECONDS = 3600  # where the payload names none
 PROBLEMS = ("Regression", "BinaryClassification", "MulticlassClassification")
 CREATE_JOB = "arn:aws:scheduler:::aws-sdk:sagemaker:createProcessingJob"
 BASELINE_JOB = "<baseline job>"  # until CloudFormation knows its name
+
+# AWS's own bias metrics, which the scikit-learn image does not carry, and what they import that it
+# may not: wheels of Python alone, whose digests the lock files have, too.
+SMCLARIFY = (
+    "smclarify==0.5 --hash=sha256:49ed1d65b4296e8458f00dae156fb4dceb25c4e4752b756a558a5fd2e9379233",
+    "pyfunctional==1.5.0 --hash=sha256:dfee0f4110f4167801bb12f8d497230793392f694655103b794460daefbebf2b",
+    "dill==0.4.1 --hash=sha256:1e1ce33e978ae97fcfcff5638477032b801c46c7c65cf717f95fbc2248f79a9d",
+    "tabulate==0.10.0 --hash=sha256:f0b0622e567335c8fabaaa659f1b33bcb6ddfe2e496071b743aa113f8774f2d3",
+)
+# Where it is there already, as at home, nothing is installed. A word has 256 characters at most.
+WITH_SMCLARIFY = (
+    "python3 -c 'import importlib.util as u; exit(not u.find_spec(\"smclarify\"))' || "
+    "printf '%s\\n' \"$@\" | python3 -m pip install -q --no-deps --require-hashes -r /dev/stdin; "
+    'exec python3 "$0"'
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Analysis:
     # A job's variables and the keys of the payload that fill them.
     baseline: Mapping[str, str]
     monitor: Mapping[str, str]
+    command: tuple[str, ...] = ("python3", CODE_FILE)
 
 
 QUALITY = {"problem_type": "problem_type"}
@@ -71,6 +88,7 @@ BIAS = Analysis(
         "model_predicted_label_config": "model_predicted_label_config",
     },
     QUALITY | ANSWERS,
+    ("bash", "-ec", WITH_SMCLARIFY, CODE_FILE, *SMCLARIFY),
 )  # fmt: skip
 EXPLAINABILITY = Analysis(
     "modelexplainability", "ModelExplainability", "MODEL_EXPLAINABILITY", "analysis.json",
@@ -138,7 +156,7 @@ def _baseline(
     variables = _variables(analysis, "baseline", analysis.baseline, values, schedule)
     variables["dataset_source"] = f"{INPUT}/baseline"
     return _job(
-        values, site, {"baseline": artifacts[BASELINE_DATA], "code": artifacts[CODE]}, variables,
+        analysis, values, site, {"baseline": artifacts[BASELINE_DATA], "code": artifacts[CODE]}, variables,
         f"{baselines}/${{JobName}}",
         int(values["baseline_max_runtime_seconds"] or BASELINE_SECONDS),
     )  # fmt: skip
@@ -162,7 +180,7 @@ def _check(
     if "monitor_ground_truth_input" in values:
         variables["ground_truth"] = f"s3://{values['monitor_ground_truth_input']}"
     request = _job(
-        values, site, {"baseline": f"{baselines}/{BASELINE_JOB}", "code": artifacts[CODE]},
+        analysis, values, site, {"baseline": f"{baselines}/{BASELINE_JOB}", "code": artifacts[CODE]},
         variables, results, int(values["monitor_max_runtime_seconds"]),
     )  # fmt: skip
     # An execution's id is a UUID: 36 characters of the 63 that a job's name may have.
@@ -187,7 +205,7 @@ def _variables(
 
 
 def _job(
-    values: dict, site: Site, inputs: dict[str, str], variables: dict[str, str], output: str,
+    analysis: Analysis, values: dict, site: Site, inputs: dict[str, str], variables: dict[str, str], output: str,
     seconds: int,
 ) -> dict:  # fmt: skip
     """CreateProcessingJob's members, but for the name."""
@@ -196,7 +214,7 @@ def _job(
         "RoleArn": site.monitor_role_arn,
         "AppSpecification": {
             "ImageUri": image_uri("sklearn", DEFAULT_IMAGE, site.region),
-            "ContainerEntrypoint": ["python3", f"{INPUT}/code/{CODE}"],
+            "ContainerEntrypoint": [*analysis.command],
         },
         "Environment": variables,
         "ProcessingInputs": [

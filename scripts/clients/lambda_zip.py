@@ -14,9 +14,11 @@ ZIP = ROOT / "build" / "orchestrator.zip"
 
 
 def modules() -> list[Path]:
-    """The handler's own modules; the sandbox stays at home."""
+    """The handler's own modules, and the analyzers, whose sources it ships to the jobs of monitors
+    without running them; the sandbox stays at home."""
     package = ROOT / "orchestrator"
-    return sorted([*package.glob("*.py"), *(package / "pipelines").glob("*.py")])
+    folders = (package, package / "pipelines", package / "monitors")
+    return sorted(path for folder in folders for path in folder.glob("*.py"))
 
 
 def pack() -> bytes:
