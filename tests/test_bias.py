@@ -165,6 +165,9 @@ def test_a_baseline_of_ours_leaves_room_for_chance(asked, tmp_path):
         found = bias.violations(before, now)
         assert [violation["metric_name"] for violation in found] == wanted
     assert found[0]["description"].endswith(" for chance")
+    assert bias.violations(before, now, rows=250) == []  # a smaller window, twice the room
+    metrics(now, "post")["TE"]["value"] = "Infinity"
+    assert bias.violations(before, now, rows=250) == []
 
 
 def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(asked, tmp_path):

@@ -5,8 +5,8 @@ The facet and the label are told apart here: in the library a million rows of nu
 a column of zeros and ones is taken for a continuous one when there are few rows.
 
 A metric that is further from its neutral point than at baseline is a violation. To a baseline of ours
-each metric has its `room_for_chance` (chance.py), and must be further by more than that; Clarify's own
-has none.
+each metric has its `room_for_chance` (chance.py), and must be further by more than that; windows that are
+smaller than those it is for have more of it. Clarify's own has none.
 """
 
 import json
@@ -167,7 +167,7 @@ def check(table, baseline_files, settings):
         told.join(table[[key for key in KEYS if key in table]]), config, settings
     )
     found = analysis(config, features, answers.truth(table, settings), predicted, before)
-    worse = violations(before, found)
+    worse = violations(before, found, len(table))
     files = {
         "analysis.json": found,
         "constraint_violations.json": {"version": "1.0", "violations": worse},
@@ -397,10 +397,10 @@ def every_metric(document):
                     yield stage, facet, place, kind["value_or_threshold"], metric
 
 
-def violations(before, now):
+def violations(before, now, rows=chance.WINDOW_ROWS):
     """What is further from its neutral point than in the baseline, on either side of it.
 
-    Metrics without a value are not compared. The values of a facet are matched by name; the interval of
+    `rows`: of the window. Metrics without a value are not compared. The values of a facet are matched by name; the interval of
     a threshold by its place, for its other end is the largest value of the data.
     """
     limits = {}
@@ -415,7 +415,10 @@ def violations(before, now):
             was = limits.get((stage, facet, key, name), was)
         if was is None or was["value"] is None or metric["value"] is None:
             continue
-        neutral, room = NEUTRAL.get(name, 0.0), float(was.get(ROOM, 0.0))
+        room = float(was.get(ROOM, 0.0)) * chance.widened(rows)
+        if room and rows < chance.WINDOW_ROWS and not np.isfinite(float(metric["value"])):
+            continue  # divided by none, as small windows do
+        neutral = NEUTRAL.get(name, 0.0)
         if abs(float(metric["value"]) - neutral) > abs(float(was["value"]) - neutral) + room:
             found.append(
                 {

@@ -29,11 +29,16 @@ def margins(measure, rows):
     }
 
 
+def widened(rows):
+    """How many times the room a window has that is smaller than the limits are made for."""
+    return max(1.0, (WINDOW_ROWS / rows) ** 0.5)
+
+
 def words(rows):
     """What a reader has to know of limits with room, in a window of so many rows."""
     told = f"The limits leave room for what chance does in windows of {WINDOW_ROWS} candidates or more."
     if rows < WINDOW_ROWS:
-        told += f" This one has {rows}, so a violation may be chance."
+        told += f" This one has {rows}, and so {widened(rows):.1f} times the room."
     return told
 
 

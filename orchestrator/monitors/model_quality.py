@@ -2,8 +2,8 @@
 
 SageMaker's statistics.json, constraints.json and violations for BinaryClassification, Regression and
 MulticlassClassification. SageMaker's limit is the baseline's value itself; a baseline of ours leaves room
-for chance (chance.py), and says so in constraints.json under `room_for_chance`, which SageMaker ignores.
-Limits are judged alike, whoever wrote them. A metric that a window does not define (the recall of a window without
+for chance (chance.py), and says so in constraints.json under `room_for_chance`, which SageMaker ignores;
+windows that are smaller than those it is for have more of it. A metric that a window does not define (the recall of a window without
 pulsars) has the value "NaN", is no constraint, and violates none.
 """
 
@@ -54,6 +54,7 @@ def baseline(table, settings):
     limits = constraints(found, section, room)
     limits["room_for_chance"] = {
         "window_rows": chance.WINDOW_ROWS, "standard_deviations": chance.DEVIATIONS,
+        "metrics": {name: room[name] for name in limits[section + "_constraints"]},
     }  # fmt: skip
     return {"statistics.json": found, "constraints.json": limits}
 
@@ -73,13 +74,15 @@ def check(table, baseline_files, settings):
     unseen = sorted(name for name in limits if not is_number(metrics.get(name)))
     if unseen:
         print(f"not compared, as this window does not define them: {', '.join(unseen)}", flush=True)
+    room = written.get("room_for_chance")
+    if room:
+        limits = widened(limits, room["metrics"], len(table))
     worse = violations(metrics, limits)
     files = {
         "statistics.json": found,
         "constraints.json": constraints(found, section),
         "constraint_violations.json": {"violations": worse},
     }
-    room = written.get("room_for_chance")
     files.update(report(found, metrics, limits, worse, room, settings))
     return Checked(files, worse, for_cloudwatch(metrics))
 
@@ -320,6 +323,16 @@ def constraints(found, section, room=None):
                 "comparison_operator": GREATER if greater else LESS,
             }
     return {"version": 0.0, section + "_constraints": limits}
+
+
+def widened(limits, room, rows):
+    """Limits with the room that a window of so many rows has."""
+    more = chance.widened(rows) - 1
+    found = {}
+    for name, limit in limits.items():
+        sign = 1 if limit["comparison_operator"] == GREATER else -1
+        found[name] = {**limit, "threshold": limit["threshold"] + sign * more * room[name]}
+    return found
 
 
 def violations(metrics, limits):
