@@ -8,12 +8,18 @@ import pytest
 from conftest import SHARED
 from smclarify.bias import report
 
-from orchestrator.monitors import bias
+from orchestrator.monitors import bias, chance
 from orchestrator.monitors.frame import Refused
 
 EXAMPLES = SHARED / "reference" / "examples"
 HEADERS = ["is_pulsar", "beam", "dm_mean"]
 CONFIG = {"label_values_or_threshold": [1], "facet_name": "beam", "facet_values_or_threshold": [1]}
+
+
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch):
+    """A baseline's hundred windows take seconds."""
+    monkeypatch.setattr(chance, "DRAWN", 6)
 
 
 def candidates(rows=400, seed=3):
@@ -102,7 +108,8 @@ def test_the_files_have_the_shape_of_sagemakers(asked, tmp_path):
         assert list(ours) == list(theirs)
         of = {metric["name"]: metric for metric in ours["facets"]["beam"][0]["metrics"]}
         for metric in theirs["facets"]["gender"][0]["metrics"]:
-            assert list(of[metric["name"]]) == list(metric)
+            ours_alone = {bias.ROOM} if metric["value"] is not None else set()
+            assert list(of[metric["name"]]) == [*metric, *ours_alone]
             assert of[metric["name"]]["description"] == metric["description"]
     assert (
         metrics(found["analysis.json"], "pre")["CDDL"] == metrics(example, "pre", "gender")["CDDL"]
@@ -145,12 +152,33 @@ def test_what_is_further_from_neutral_is_a_violation_on_either_side():
     assert "bias_metric_GE" not in {m["MetricName"] for m in bias.for_cloudwatch(document(before))}
 
 
+def test_a_baseline_of_ours_leaves_room_for_chance(asked, tmp_path):
+    before = bias.baseline(candidates(), settings(tmp_path))["analysis.json"]
+    for stage, metric in (("pre", "DPL"), ("post", "DPPL"), ("post", "AD")):
+        # Twice and more the error of a difference of shares in a thousand candidates.
+        assert 0.02 < metrics(before, stage)[metric][bias.ROOM] < 0.5
+    now = json.loads(json.dumps(before))
+    metric = metrics(now, "post")["AD"]
+    limit = abs(metric["value"]) + metric[bias.ROOM]
+    for value, wanted in ((limit - 1e-9, []), (limit + 1e-9, ["AD"])):
+        metric["value"] = -value
+        found = bias.violations(before, now)
+        assert [violation["metric_name"] for violation in found] == wanted
+    assert found[0]["description"].endswith(" for chance")
+    assert bias.violations(before, now, rows=250) == []  # a smaller window, twice the room
+    metrics(now, "post")["TE"]["value"] = "Infinity"
+    assert bias.violations(before, now, rows=250) == []
+
+
 def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(asked, tmp_path):
     table, with_config = candidates(), settings(tmp_path)
     before = bias.baseline(table, with_config)
     same = bias.check(captured(table, answers(table)), before, with_config)
     assert same.violations == []
+    for *_, metric in bias.every_metric(before["analysis.json"]):
+        metric.pop(bias.ROOM, None)
     assert same.files["analysis.json"] == before["analysis.json"]
+    assert bias.check(captured(table, answers(table)), before, with_config).violations == []
     unfair = np.where(table.beam == 1, 0, table.is_pulsar)
     found = bias.check(captured(table, unfair), before, with_config)
     listed = {"version": "1.0", "violations": found.violations}

@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics as sk
 from conftest import SHARED
 
-from orchestrator.monitors import model_quality
+from orchestrator.monitors import chance, model_quality
 from orchestrator.monitors.frame import Refused
 
 EXAMPLES = SHARED / "reference" / "examples"
@@ -18,6 +18,12 @@ BASELINE = {
     "ground_truth_attribute": "label",
 }  # fmt: skip
 MONITOR = BASELINE | {"inference_attribute": "0", "probability_attribute": "1"}
+
+
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch):
+    """A baseline's hundred windows take a second."""
+    monkeypatch.setattr(chance, "DRAWN", 20)
 
 
 def binary(rows=300, skill=1.0, seed=1):
@@ -91,6 +97,8 @@ def test_the_files_have_the_members_of_sagemakers_in_their_order():
         return {k: members(v) for k, v in value.items()} if isinstance(value, dict) else None
 
     found = model_quality.baseline(binary(), BASELINE)
+    room = found["constraints.json"].pop("room_for_chance")  # ours; last, and read by us alone
+    assert room["window_rows"] == chance.WINDOW_ROWS
     for name in ("statistics", "constraints"):
         wanted = json.loads((EXAMPLES / f"EXAMPLE-model-quality-{name}.json").read_text())
         ours = found[f"{name}.json"]
@@ -121,13 +129,41 @@ def test_a_metric_that_is_as_good_as_the_baseline_is_no_violation():
     found = model_quality.check(captured(table), limits, MONITOR)
     assert found.violations == []
     assert {m["MetricName"]: m["Value"] for m in found.metrics} == values(found.files)
+    del limits["constraints.json"]["room_for_chance"]
     worse = limits["constraints.json"]["binary_classification_constraints"]
-    worse["false_positive_rate"]["threshold"] -= 0.01
-    worse["auc"]["threshold"] += 0.01
+    now = values(found.files)
+    worse["false_positive_rate"]["threshold"] = now["false_positive_rate"] - 0.01
+    worse["auc"]["threshold"] = now["auc"] + 0.01
     found = model_quality.check(captured(table), limits, MONITOR).violations
     assert [(v["metric_name"], v["constraint_check_type"]) for v in found] == [
         ("false_positive_rate", "GreaterThanThreshold"), ("auc", "LessThanThreshold"),
     ]  # fmt: skip
+
+
+def test_a_baseline_of_ours_leaves_room_for_chance_on_the_side_that_is_worse():
+    limits = model_quality.baseline(binary(rows=2000), BASELINE)
+    was = values(limits)
+    for name, limit in limits["constraints.json"]["binary_classification_constraints"].items():
+        worse = 1 if limit["comparison_operator"] == "GreaterThanThreshold" else -1
+        assert 0.005 < worse * (limit["threshold"] - was[name]) < 0.2, name
+    alarms = [
+        model_quality.check(captured(binary(rows=1000, seed=seed)), limits, MONITOR).violations
+        for seed in range(100, 120)
+    ]
+    assert sum(map(bool, alarms)) <= 2  # without room nearly all
+    small = model_quality.check(captured(binary(rows=100, seed=9)), limits, MONITOR)
+    assert small.violations == []
+    assert "This one has 100, and so 3.2 times the room" in small.files["report.md"]
+
+
+def test_a_metric_that_most_windows_do_not_define_is_no_limit():
+    rare = binary(rows=5000).assign(label=0)
+    rare.loc[0, ["label", "prediction", "probability"]] = [1, 1, 0.9]
+    found = model_quality.baseline(rare, BASELINE)
+    assert values(found)["recall"] == 1
+    limits = found["constraints.json"]["binary_classification_constraints"]
+    assert "accuracy" in limits
+    assert "recall" not in limits
 
 
 def test_the_report_says_which_differences_may_be_chance():

@@ -3,6 +3,10 @@
 The metrics are those of smclarify, AWS's own library, and analysis.json has SageMaker Clarify's shape.
 The facet and the label are told apart here: in the library a million rows of numbers take minutes, and
 a column of zeros and ones is taken for a continuous one when there are few rows.
+
+A metric that is further from its neutral point than at baseline is a violation. To a baseline of ours
+each metric has its `room_for_chance` (chance.py), and must be further by more than that; windows that are
+smaller than those it is for have more of it. Clarify's own has none.
 """
 
 import json
@@ -12,7 +16,7 @@ import pandas as pd
 from smclarify.bias import metrics as clarify
 from smclarify.bias.metrics import common
 
-from . import answers, model
+from . import answers, chance, model
 from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused
 
 PRE, POST = "pre_training_bias_metrics", "post_training_bias_metrics"
@@ -20,6 +24,7 @@ UNIQUE_SHARE = 0.05  # of integers; from there on the library takes them for con
 FLIP_TEST_ROWS = 5000  # nearest neighbours of more take minutes
 SEED = 7
 NEUTRAL = {"DI": 1.0}  # a ratio; all others are differences
+ROOM = "room_for_chance"
 INFINITE = 2.348543e108  # what CloudWatch is told instead
 STAGES = {PRE: "Pre-training", POST: "Post-Training"}
 
@@ -137,10 +142,9 @@ def baseline(table, settings):
     rows = np.column_stack([answers.numbers(table, features[name], name) for name in features])
     told = pd.DataFrame(ask(rows), index=table.index)
     predicted = predictions(told, config, settings)
-    return {
-        "analysis.json": analysis(config, features, table[label], predicted),
-        "monitor/analysis_config.json": config,
-    }
+    found = analysis(config, features, table[label], predicted)
+    leave_room(found, config, features, table[label], predicted)
+    return {"analysis.json": found, "monitor/analysis_config.json": config}
 
 
 def check(table, baseline_files, settings):
@@ -163,11 +167,11 @@ def check(table, baseline_files, settings):
         told.join(table[[key for key in KEYS if key in table]]), config, settings
     )
     found = analysis(config, features, answers.truth(table, settings), predicted, before)
-    worse = violations(before, found)
+    worse = violations(before, found, len(table))
     files = {
         "analysis.json": found,
         "constraint_violations.json": {"version": "1.0", "violations": worse},
-        **report(worse, len(table), settings),
+        **report(worse, len(table), settings, has_room(before)),
     }
     return Checked(files, worse, for_cloudwatch(found))
 
@@ -356,6 +360,33 @@ def infinite(value):
 # -- drift ----------------------------------------------------------------------------
 
 
+def leave_room(found, config, features, label, predicted):
+    """Write into each metric of a baseline's analysis.json how far it strays by chance."""
+
+    def in_window(places):
+        drawn = [
+            column.iloc[places].reset_index(drop=True) for column in (features, label, predicted)
+        ]
+        return {
+            key(*each): np.nan if each[-1]["value"] is None else float(each[-1]["value"])
+            for each in every_metric(analysis(config, *drawn, before=found))
+        }
+
+    def key(stage, facet, place, value, metric):
+        return stage, facet, place if value[0] in "([" else value, metric["name"]
+
+    room = chance.margins(in_window, len(features))
+    for each in every_metric(found):
+        if each[-1]["value"] is None:
+            continue
+        margin = room.get(key(*each), np.inf)
+        each[-1][ROOM] = margin if np.isfinite(margin) else infinite(margin)
+
+
+def has_room(document):
+    return any(ROOM in metric for *_, metric in every_metric(document))
+
+
 def every_metric(document):
     """(stage, label value, facet, place among its values, value, metric) of an analysis.json."""
     for stage in (PRE, POST):
@@ -366,26 +397,29 @@ def every_metric(document):
                     yield stage, facet, place, kind["value_or_threshold"], metric
 
 
-def violations(before, now):
+def violations(before, now, rows=chance.WINDOW_ROWS):
     """What is further from its neutral point than in the baseline, on either side of it.
 
-    Metrics without a value are not compared. The values of a facet are matched by name; the interval of
+    `rows`: of the window. Metrics without a value are not compared. The values of a facet are matched by name; the interval of
     a threshold by its place, for its other end is the largest value of the data.
     """
     limits = {}
     for stage, facet, place, value, metric in every_metric(before):
         limits[stage, facet, place, metric["name"]] = limits[
             stage, facet, value, metric["name"]
-        ] = metric["value"]
+        ] = metric
     found = []
     for stage, facet, place, value, metric in every_metric(now):
         name, was = metric["name"], None
         for key in (value, place) if value[0] in "([" else (value,):
             was = limits.get((stage, facet, key, name), was)
-        if was is None or metric["value"] is None:
+        if was is None or was["value"] is None or metric["value"] is None:
             continue
+        room = float(was.get(ROOM, 0.0)) * chance.widened(rows)
+        if room and rows < chance.WINDOW_ROWS and not np.isfinite(float(metric["value"])):
+            continue  # divided by none, as small windows do
         neutral = NEUTRAL.get(name, 0.0)
-        if abs(float(metric["value"]) - neutral) > abs(float(was) - neutral):
+        if abs(float(metric["value"]) - neutral) > abs(float(was["value"]) - neutral) + room:
             found.append(
                 {
                     "facet": facet,
@@ -393,13 +427,14 @@ def violations(before, now):
                     "metric_name": name,
                     "constraint_check_type": "bias_drift_check",
                     "description": f"Metric value {metric['value']} doesn't meet the baseline "
-                    f"constraint requirement {was}",
+                    f"constraint requirement {was['value']}"
+                    + (f", with {room} for chance" if room else ""),
                 }
             )
     return found
 
 
-def report(worse, rows, settings):
+def report(worse, rows, settings, has_room):
     """report.json and report.md: the violations in a table, and what of them may be chance."""
     endpoint = settings.get("sagemaker_endpoint_name", "")
     # Twice the error of a difference of shares, at its worst, between two halves of the rows.
@@ -407,9 +442,14 @@ def report(worse, rows, settings):
     lines = [
         f"# Bias of {endpoint or 'a window'}",
         "",
-        f"{rows} candidates with ground truth, {len(worse)} violations. Every metric that is further from "
-        "its neutral point than at baseline is one; a difference of shares that is smaller than "
-        f"{least:.3f} may be chance, and a larger one too where a facet, or what is true of it, is rare.",
+        f"{rows} candidates with ground truth, {len(worse)} violations. "
+        + (
+            chance.words(rows)
+            if has_room
+            else "Every metric that is further from its neutral point than at baseline is one; a difference of "
+            f"shares that is smaller than {least:.3f} may be chance, and a larger one too where a facet, or "
+            "what is true of it, is rare."
+        ),
     ]
     if worse:
         lines += ["", "| facet | value | metric | what was found |", "|---|---|---|---|"]

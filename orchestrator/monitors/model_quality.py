@@ -1,7 +1,9 @@
 """How right the model is: its answers beside what was found to be true.
 
 SageMaker's statistics.json, constraints.json and violations for BinaryClassification, Regression and
-MulticlassClassification. A metric that a window does not define (the recall of a window without
+MulticlassClassification. SageMaker's limit is the baseline's value itself; a baseline of ours leaves room
+for chance (chance.py), and says so in constraints.json under `room_for_chance`, which SageMaker ignores;
+windows that are smaller than those it is for have more of it. A metric that a window does not define (the recall of a window without
 pulsars) has the value "NaN", is no constraint, and violates none.
 """
 
@@ -15,7 +17,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from . import answers
+from . import answers, chance
 from .frame import Checked, Refused, one_of
 
 RESAMPLES = 5
@@ -27,6 +29,8 @@ NAN = "NaN"
 LESS, GREATER = "LessThanThreshold", "GreaterThanThreshold"
 BETAS = (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0))
 WRONG_WHEN_GREATER = ("mae", "mse", "rmse", "false_positive_rate", "false_negative_rate")
+EXACT = "Every difference is a violation; one that is smaller than the last column may be chance."
+CONSTANT = "_best_constant_classifier"
 SECTIONS = {
     "BinaryClassification": "binary_classification",
     "MulticlassClassification": "multiclass_classification",
@@ -39,34 +43,47 @@ def baseline(table, settings):
     threshold, as in the original. Raises Refused."""
     if answers.threshold(settings) is None and settings.get("inference_attribute"):
         settings = {**settings, "probability_attribute": ""}
-    found = statistics(table, settings)
-    return {
-        "statistics.json": found,
-        "constraints.json": constraints(found, section_of(settings)),
-    }
+    section = section_of(settings)
+    measure, columns, beside = measured(table, settings)
+    found = document(measure, columns, beside, section)
+
+    def in_window(places):
+        return numbers_of(measure(*[column[places] for column in columns]))
+
+    room = chance.margins(in_window, len(table))
+    limits = constraints(found, section, room)
+    limits["room_for_chance"] = {
+        "window_rows": chance.WINDOW_ROWS, "standard_deviations": chance.DEVIATIONS,
+        "metrics": {name: room[name] for name in limits[section + "_constraints"]},
+    }  # fmt: skip
+    return {"statistics.json": found, "constraints.json": limits}
 
 
 def check(table, baseline_files, settings):
     """One window with its ground truth against constraints.json; raises Refused."""
     section = section_of(settings)
-    limits = baseline_files.get("constraints.json", {}).get(section + "_constraints")
+    written = baseline_files.get("constraints.json", {})
+    limits = written.get(section + "_constraints")
     if not isinstance(limits, dict):
         raise Refused(
             f"constraints.json holds no {section}_constraints: problem_type is "
             f"{settings['problem_type']}, but the baseline is of another"
         )
-    found = statistics(table, settings)
+    found = document(*measured(table, settings), section)
     metrics = found[section + "_metrics"]
     unseen = sorted(name for name in limits if not is_number(metrics.get(name)))
     if unseen:
         print(f"not compared, as this window does not define them: {', '.join(unseen)}", flush=True)
+    room = written.get("room_for_chance")
+    if room:
+        limits = widened(limits, room["metrics"], len(table))
     worse = violations(metrics, limits)
     files = {
         "statistics.json": found,
         "constraints.json": constraints(found, section),
         "constraint_violations.json": {"violations": worse},
     }
-    files.update(report(found, metrics, limits, worse, settings))
+    files.update(report(found, metrics, limits, worse, room, settings))
     return Checked(files, worse, for_cloudwatch(metrics))
 
 
@@ -77,22 +94,25 @@ def section_of(settings):
 # -- statistics -----------------------------------------------------------------------
 
 
-def statistics(table, settings):
-    """The document statistics.json of a table with predictions and truth; raises Refused."""
+def measured(table, settings):
+    """What measures a table with predictions and truth, the columns it takes, and what is shown beside
+    its numbers; raises Refused."""
     if not len(table):
         raise Refused("there are no rows with an answer and a ground truth")
-    section = section_of(settings)
     problem = {
         "binary_classification": binary,
         "multiclass_classification": multiclass,
         "regression": regression,
-    }[section]
-    measure, columns, beside = problem(table, settings)
-    metrics = {**with_deviations(measure, columns), **beside}
+    }[section_of(settings)]
+    return problem(table, settings)
+
+
+def document(measure, columns, beside, section):
+    """The document statistics.json."""
     return {
         "version": 0.0,
-        "dataset": {"item_count": len(table)},
-        section + "_metrics": metrics,
+        "dataset": {"item_count": len(columns[0])},
+        section + "_metrics": {**with_deviations(measure, columns), **beside},
     }
 
 
@@ -108,15 +128,19 @@ def with_deviations(measure, columns):
         for _ in range(RESAMPLES):
             chosen = random.permutation(rows)[:size]
             samples.append(measure(*[column[chosen] for column in columns]))
-        for name, value in values.items():
-            if not isinstance(value, dict):
-                spread[name] = float(np.std([sample[name] for sample in samples]))
+        for name in numbers_of(values):
+            spread[name] = float(np.std([sample[name] for sample in samples]))
     return {
         name: value
         if isinstance(value, dict)
         else {"value": told(value), "standard_deviation": told(spread.get(name, np.nan))}
         for name, value in values.items()
     }
+
+
+def numbers_of(values):
+    """Without the confusion matrix."""
+    return {name: value for name, value in values.items() if not isinstance(value, dict)}
 
 
 def told(value):
@@ -286,17 +310,29 @@ def is_number(metric):
     return isinstance(metric, dict) and isinstance(metric.get("value"), (int, float))
 
 
-def constraints(found, section):
-    """The document constraints.json of statistics: no metric may be worse than it is there."""
-    limits = {
-        name: {
-            "threshold": metric["value"],
-            "comparison_operator": GREATER if name in WRONG_WHEN_GREATER else LESS,
-        }
-        for name, metric in found[section + "_metrics"].items()
-        if is_number(metric) and not name.endswith("_best_constant_classifier")
-    }
+def constraints(found, section, room=None):
+    """The document constraints.json of statistics: no metric may be worse than it is there, by more than
+    its room where there is any. A metric with infinite room is no constraint."""
+    limits = {}
+    for name, metric in found[section + "_metrics"].items():
+        margin = (room or {}).get(name, 0.0)
+        if is_number(metric) and np.isfinite(margin) and not name.endswith(CONSTANT):
+            greater = name in WRONG_WHEN_GREATER
+            limits[name] = {
+                "threshold": metric["value"] + (margin if greater else -margin),
+                "comparison_operator": GREATER if greater else LESS,
+            }
     return {"version": 0.0, section + "_constraints": limits}
+
+
+def widened(limits, room, rows):
+    """Limits with the room that a window of so many rows has."""
+    more = chance.widened(rows) - 1
+    found = {}
+    for name, limit in limits.items():
+        sign = 1 if limit["comparison_operator"] == GREATER else -1
+        found[name] = {**limit, "threshold": limit["threshold"] + sign * more * room[name]}
+    return found
 
 
 def violations(metrics, limits):
@@ -323,7 +359,7 @@ def violations(metrics, limits):
     return found
 
 
-def report(found, metrics, limits, worse, settings):
+def report(found, metrics, limits, worse, room, settings):
     """report.json and report.md: each limited metric beside its limit, and what of the difference may be
     chance: twice the error of a share of so many rows, which is the smallest drift worth believing."""
     rows = found["dataset"]["item_count"]
@@ -331,6 +367,7 @@ def report(found, metrics, limits, worse, settings):
         "endpoint": settings.get("sagemaker_endpoint_name", ""),
         "rows": rows,
         "violations": worse,
+        "room_for_chance": room,
         "metrics": [
             {
                 "name": name,
@@ -345,7 +382,7 @@ def report(found, metrics, limits, worse, settings):
         f"# Model quality of {facts['endpoint'] or 'a window'}",
         "",
         f"{rows} candidates with ground truth, {len(worse)} of {len(limits)} metrics beyond their limit. "
-        "Every difference is a violation; one that is smaller than the last column may be chance.",
+        + (chance.words(rows) if room else EXACT),
         "",
         "| metric | limit | now | smallest drift worth believing |",
         "|---|---|---|---|",
