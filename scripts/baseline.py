@@ -1,5 +1,7 @@
 """What monitors compare with: the model's answers to the held-out candidates.
 
+    python scripts/baseline.py
+
     evaluation/baselines/data-quality.csv    label,probability and the features, as they are captured
     evaluation/baselines/model-quality.csv   label,probability and what is true
 

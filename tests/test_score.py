@@ -53,15 +53,19 @@ def test_every_answer_is_predict_probas_in_the_inputs_order(project, rows):
     assert np.array_equal(scored[:, 0], expected >= threshold)
 
 
-@pytest.mark.parametrize("form", ["header", "class", "carriage-returns", "semicolons", "packed"])
-def test_every_form_of_input_gets_the_same_answers(project, rows, form):
+@pytest.fixture(scope="module")
+def plain(project, rows):
+    """The answers to the first rows, as plain numbers."""
+    return run_score(project, "-", input="\n".join(rows[:500]).encode() + b"\n")
+
+
+# test_tables.py has every dialect; these are those that the blocks could be cut wrongly in.
+@pytest.mark.parametrize("form", ["header", "carriage-returns", "packed"])
+def test_every_form_of_input_gets_the_same_answers(project, rows, plain, form):
     lines = rows[:500]
-    plain = run_score(project, "-", input="\n".join(lines).encode() + b"\n")
     content = {
         "header": ",".join(FEATURES) + "\n" + "\n".join(lines),
-        "class": "\n".join(row + ",1" for row in lines) + "\n",
         "carriage-returns": "\r".join(lines) + "\r",
-        "semicolons": "\n".join(lines).replace(",", ";").replace(".", ",") + "\n",
         "packed": "\n".join(lines),
     }[form].encode()
     content = gzip.compress(content) if form == "packed" else content

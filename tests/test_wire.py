@@ -26,7 +26,9 @@ from orchestrator.sandbox.refusals import refusal
 from orchestrator.sandbox.sagemaker.endpoint_configs import EndpointConfigs
 from orchestrator.sandbox.sagemaker.endpoints import Endpoints
 from orchestrator.sandbox.sagemaker.models import Models
+from orchestrator.sandbox.sagemaker.processing_jobs import ProcessingJobs
 from orchestrator.sandbox.sagemaker.tags import Tags
+from orchestrator.sandbox.sagemaker.transform_jobs import TransformJobs
 from orchestrator.sandbox.scheduler.schedules import Schedules
 from orchestrator.sandbox.sns.topics import Topics
 
@@ -35,7 +37,7 @@ MODELS = {
     for name in ("sagemaker", "cloudformation", "sts", "logs", "cloudwatch", "sns", "scheduler")
 }
 PARTS = {
-    "sagemaker": (Models, EndpointConfigs, Endpoints, Tags),
+    "sagemaker": (Models, EndpointConfigs, Endpoints, Tags, TransformJobs, ProcessingJobs),
     "cloudformation": (Api, ChangeSets),
     "sts": (Identity,),
     "logs": (Logs,),
