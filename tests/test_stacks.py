@@ -12,7 +12,7 @@ import time
 
 import boto3
 import pytest
-from test_handler_on_moto import aws, custom_event, jobs_there  # noqa: F401
+from test_handler_on_moto import aws, custom_event, jobs_there, told  # noqa: F401
 
 from orchestrator import environment
 from orchestrator.handler import handler
