@@ -542,3 +542,39 @@ def test_prices_are_dated_and_say_where_they_are_from():
     assert prices["source"]
     unknown = costs.estimate({"inference_instance": "ml.zz.large"})[-1]
     assert unknown["per_month"] is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "checks"),
+    [
+        ("cron(0 * ? * * *)", 730),
+        ("cron(0 6 ? * * *)", 730 / 24),
+        ("cron(0 6 ? * MON-FRI *)", 730 / 24 * 5 / 7),
+        ("cron(0 0 1 1 ? 1999)", 0),
+    ],
+)
+def test_a_monitor_costs_what_its_schedule_makes_of_ten_minutes(expression, checks):
+    from clients import costs
+
+    payload = {
+        "schedule_expression": expression, "endpoint_name": "pulsar",
+        "instance_type": "ml.m5.large",
+    }  # fmt: skip
+    row = costs.estimate(payload)[-1]
+    assert row["billed"] == "0.0192 per check of 10 minutes"
+    assert row["per_month"] == pytest.approx(0.115 / 6 * checks, rel=0.01)
+    assert "monitor of pulsar, ml.m5.large" in costs.table([row])
+    for other in ({"instance_type": "ml.zz.large"}, {"schedule_expression": "soon"}):
+        assert costs.estimate(payload | other)[-1]["per_month"] is None
+
+
+def test_a_batch_costs_by_the_hour_and_nobody_knows_how_many():
+    from clients import costs
+
+    payload = {"batch_inference_data": "a/b", "inference_instance": "ml.m5.large"}
+    row = costs.estimate(payload)[-1]
+    assert row == {
+        "what": "batch job, ml.m5.large",
+        "billed": "0.115 per hour while it runs",
+        "per_month": None,
+    }

@@ -1,11 +1,16 @@
-"""What the orchestrator and a payload's endpoint cost on AWS, from prices.json with its date and source."""
+"""What the orchestrator and a payload's pipeline cost on AWS, from prices.json with its date and source."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from orchestrator import schedules
 
 PRICES = Path(__file__).with_name("prices.json")
 SECONDS_PER_REQUEST = 0.5  # of the handler, generously
 HANDLER_GB = 0.25
+ENOUGH = 1000
+CHECK_MINUTES = 10  # of a monitor's job, with the start of its machine
 
 
 def estimate(payload: dict | None = None) -> list[dict]:
@@ -35,25 +40,48 @@ def estimate(payload: dict | None = None) -> list[dict]:
 
 
 def _of(payload: dict, prices: dict) -> dict:
-    """What a payload's pipeline has billed: an endpoint by the hour, a job while it runs."""
-    instance = str(payload.get("inference_instance"))
+    """What a payload's pipeline has billed: an endpoint by the hour, a job while it runs. SageMaker's
+    prices of the three are taken to be the same."""
+    instance = str(payload.get("instance_type") or payload.get("inference_instance"))
     hourly = prices["hosting_per_hour"].get(instance)
     if "batch_inference_data" in payload:
         billed = f"{hourly} per hour while it runs" if hourly else "while it runs; price not known"
-        return {"what": f"transform job, {instance}", "billed": billed, "per_month": 0.0}
+        return {"what": f"batch job, {instance}", "billed": billed, "per_month": None}
     if "schedule_expression" in payload:
-        hourly = prices["hosting_per_hour"].get(str(payload.get("instance_type")))
-        minutes = f"{hourly / 6:.3f} per check of ten minutes" if hourly else "price not known"
-        return {
-            "what": f"monitor of {payload.get('endpoint_name')}, {payload.get('instance_type')}",
-            "billed": minutes,
-            "per_month": None,
-        }
+        return _monitor(payload, instance, hourly, prices["hours_per_month"])
     return {
         "what": f"endpoint {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
         "billed": f"{hourly} per hour" if hourly else "by the hour; price not known here",
         "per_month": round(hourly * prices["hours_per_month"], 2) if hourly else None,
     }
+
+
+def _monitor(payload: dict, instance: str, hourly: float | None, hours_per_month: float) -> dict:
+    checks = checks_per_month(payload["schedule_expression"], hours_per_month)
+    each = hourly * CHECK_MINUTES / 60 if hourly else None
+    minutes = f"check of {CHECK_MINUTES} minutes"
+    return {
+        "what": f"monitor of {payload.get('endpoint_name') or '(unnamed)'}, {instance}",
+        "billed": f"{each:.4f} per {minutes}" if each else f"per {minutes}; price not known",
+        "per_month": None if each is None or checks is None else round(each * checks, 2),
+    }
+
+
+def checks_per_month(expression: object, hours: float) -> float | None:
+    """How often a schedule comes due in a month of so many hours, on average of the year to come or of
+    its next ENOUGH times; None where it is no schedule."""
+    try:
+        schedule = schedules.parse(str(expression))
+    except ValueError:
+        return None
+    begin, due = datetime.now(UTC), 0
+    end = begin + timedelta(days=365)
+    moment = schedule.next_after(begin)
+    while moment is not None and moment <= end and due < ENOUGH:
+        last, due = moment, due + 1
+        moment = schedule.next_after(moment)
+    looked_at = (last if due == ENOUGH else end) - begin
+    return due * hours / (looked_at.total_seconds() / 3600)
 
 
 def table(rows: list[dict]) -> str:
