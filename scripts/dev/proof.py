@@ -1,7 +1,7 @@
 """Prove the monitors: which of them finds what, after how many candidates, and how often for nothing.
 
     python scripts/dev/proof.py             # some ten minutes on two cores
-    python scripts/dev/proof.py --quick     # a smaller model, fewer runs: half a minute
+    python scripts/dev/proof.py --quick     # a smaller model, fewer runs: a minute
 
 Simulated candidates, a model trained on others, and accidents (measure/sky.py). Of each accident some
 runs of captured candidates; each monitor of payloads/ is shown the first 30, 100, … of a run. An accident
@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import numpy as np
@@ -53,11 +53,11 @@ class Plan:
     runs: int = 20
     undisturbed: int = 200
     trained_on: int = 14318
-    pool: int = 10000  # candidates that a kind's windows are drawn from
+    pool: int = 5000  # candidates that a kind's windows are drawn from
     estimator: str | None = None
 
 
-QUICK = Plan((100, 1000), 3, 10, 5000, 4000, "logistic")
+QUICK = Plan((100, 1000), 3, 10, 3000, 1500, "logistic")
 
 
 class Monitor:
@@ -251,12 +251,20 @@ def main() -> int:
     )
     parser.add_argument("accident", nargs="*", help=f"of {', '.join(sky.HAPPENS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="a smaller model, fewer runs")
+    parser.add_argument("--runs", type=int, help="of each accident; default: 20")
+    parser.add_argument(
+        "--undisturbed", type=int, help="runs in which nothing happens; default: 200"
+    )
     parser.add_argument("--json", action="store_true", help="every share as JSON")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.accident) - set(sky.HAPPENS))
     if unknown:
         parser.error(f"there is no accident {', '.join(unknown)}: {', '.join(sky.HAPPENS)}")
     plan = QUICK if arguments.quick else Plan()
+    given = {name: getattr(arguments, name) for name in ("runs", "undisturbed")}
+    plan = replace(plan, **{name: count for name, count in given.items() if count is not None})
+    if min(plan.runs, plan.undisturbed) < 1:
+        parser.error("--runs and --undisturbed are counts from 1 on")
     say(f"proof: {plan.runs} runs of each accident, {plan.undisturbed} undisturbed ones")
     result = measured(plan, arguments.accident or list(sky.HAPPENS))
     print_json(result) if arguments.json else print(markdown(result))

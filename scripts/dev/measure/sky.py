@@ -92,13 +92,13 @@ class Endpoint:
         fitted = estimators.fit(estimators.build(params, estimator), features, classes)
         self._probability = evaluator(fitted, len(FEATURES))
         self._mean = features.mean(axis=0)
-        chosen_on, known = drawn(CHOSEN_ON, seed + 1)
+        chosen_on, known = drawn(min(size, CHOSEN_ON), seed + 1)
         self._threshold = estimators.choose_threshold(
             known, self._probability(chosen_on), params["threshold"], params["max_fpr"]
         )
         labelled = pd.DataFrame(features, columns=FEATURES)
         labelled.insert(0, LABEL, classes)
-        held_out, known = drawn(HELD_OUT, seed + 2)
+        held_out, known = drawn(min(size, HELD_OUT), seed + 2)
         answers = pd.DataFrame(self.answer(held_out), columns=["label", "probability"])
         answers["label"] = answers["label"].astype(int)
         self.files = {  # as scripts/prepare.py and scripts/baseline.py write them
