@@ -28,9 +28,6 @@ WRONG_METHOD = (
     "Bad request format. Expected httpMethod or pipeline_type, received none. "
     "Check documentation for API & config formats."
 )
-WRONG_PROBLEM = (  # of whichever type: the original names this one
-    "Bad request format. Unsupported problem_type in byom_model_quality_monitor pipeline"
-)
 WRONG_TYPE = (
     "Bad request format. Pipeline type not supported. Check documentation for API & config formats"
 )

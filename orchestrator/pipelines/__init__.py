@@ -42,7 +42,7 @@ def validate(body: dict) -> Request:
         problem = body.get("problem_type")
         problem = problem.strip() if isinstance(problem, str) else None
         if problem not in kind.by_problem:
-            raise BadRequest(contract.WRONG_PROBLEM)
+            raise BadRequest(monitors.WRONG_PROBLEM)
         required |= {"problem_type": contract.one_of((problem,)), **kind.by_problem[problem]}
         body = body | {"problem_type": problem}
     for key in required:
