@@ -503,6 +503,21 @@ def test_a_model_reaches_nobody(template):
         assert properties["EnableNetworkIsolation"] is True
 
 
+# What clients may do for `make monitor` alone, which the walk through moto does not take.
+OF_MAKE_MONITOR = {
+    "scheduler:GetSchedule", "sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob",
+    "iam:PassRole",
+}  # fmt: skip
+
+
+def test_clients_may_do_what_make_monitor_calls(template):
+    text = (ROOT / "scripts" / "monitor.py").read_text()
+    called = re.findall(r"client\(\"(\w+)\"\)\s*\.(\w+)\(", text)
+    names = {f"{service}:{name.title().replace('_', '')}" for service, name in called}
+    assert names - {"s3:UploadFile", "s3:GetObject"} == OF_MAKE_MONITOR - {"iam:PassRole"}
+    assert granted(template, "ClientPolicy") >= OF_MAKE_MONITOR | {"s3:PutObject", "s3:GetObject"}
+
+
 # AWS takes no resource here.
 NAMELESS = {
     "ecr:GetAuthorizationToken",

@@ -18,10 +18,6 @@ TYPES: dict[str, PipelineType] = {
     **monitors.TYPES,
 }
 
-WRONG_PROBLEM = (  # of whichever type: the original names this one
-    "Bad request format. Unsupported problem_type in byom_model_quality_monitor pipeline"
-)
-
 # The original's other types: we do not provision them, but its clients ask for their status.
 ORIGINALS_SUFFIXES = {
     "model_training_builtin": "modeltraining",
@@ -46,7 +42,7 @@ def validate(body: dict) -> Request:
         problem = body.get("problem_type")
         problem = problem.strip() if isinstance(problem, str) else None
         if problem not in kind.by_problem:
-            raise BadRequest(WRONG_PROBLEM)
+            raise BadRequest(monitors.WRONG_PROBLEM)
         required |= {"problem_type": contract.one_of((problem,)), **kind.by_problem[problem]}
         body = body | {"problem_type": problem}
     for key in required:

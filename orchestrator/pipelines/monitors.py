@@ -30,6 +30,9 @@ BASELINE_DATA, CODE = "baseline_data", "monitors.zip"
 INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 CODE_FILE = f"{INPUT}/code/{CODE}"
 BASELINE_SECONDS = 3600  # where the payload names none
+WRONG_PROBLEM = (  # of whichever type: the original names this one
+    "Bad request format. Unsupported problem_type in byom_model_quality_monitor pipeline"
+)
 PROBLEMS = ("Regression", "BinaryClassification", "MulticlassClassification")
 CREATE_JOB = "arn:aws:scheduler:::aws-sdk:sagemaker:createProcessingJob"
 BASELINE_JOB = "<baseline job>"  # until CloudFormation knows its name
