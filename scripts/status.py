@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clients.api import FAILED, IN_PROGRESS, IN_SERVICE, status_of, verdict
+from clients.checks import Checks, checks_of
 from clients.payloads import REALTIME, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.stacks import find
@@ -27,14 +28,18 @@ from orchestrator import pipelines
 
 POLL_SECONDS = 0.5
 # What of a pipeline's outputs its user asks for.
-SHOWN = {"SageMakerEndpointName": "endpoint", "BatchTransformOutputLocation": "output"}
+SHOWN = {
+    "SageMakerEndpointName": "endpoint",
+    "BatchTransformOutputLocation": "output",
+    "MonitoringScheduleOutput": "results",
+}
 HEALTH = {IN_SERVICE: "in service", FAILED: "failed", IN_PROGRESS: "in progress"}
 DONE = "done"
 ROW = "{pipeline:24}{type:34}{health:13}{version:14}{changed}"
 AGES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def show(state: dict) -> None:
+def show(state: dict, checks: Checks | None = None) -> None:
     print(f"pipeline {state['pipelineName']}")
     for stage in state["stageStates"]:
         latest = stage.get("latestExecution", {}).get("status", "not started")
@@ -51,6 +56,8 @@ def show(state: dict) -> None:
         for key, what in SHOWN.items():
             if key in state.get("outputs", {}):
                 print(f"  {what:22} {state['outputs'][key]}")
+    if checks:
+        print(f"  {checks}")
 
 
 def all_of(target: Target) -> list[dict]:
@@ -105,12 +112,17 @@ def age(then: str) -> str:
     return f"{seconds / size:.0f} {unit} ago"
 
 
-def show_all(states: list[dict]) -> None:
+def show_all(target: Target, states: list[dict]) -> None:
     print(ROW.format(**{key: key for key in ("pipeline", "type", "health", "version", "changed")}))
-    for row in map(row_of, states):
+    for state in states:
+        row = row_of(state)
         print(ROW.format(**row))
         if row["why"]:
             print(f"  why: {row['why']}")
+        with explained():
+            checks = checks_of(target, state.get("outputs", {}))
+        if checks:
+            print(f"  {checks}")
 
 
 def worst(verdicts: list[int]) -> int:
@@ -175,7 +187,7 @@ def main() -> int:
         if arguments.json:
             print_json(states)
         elif states:
-            show_all(states)
+            show_all(target, states)
         if not states:
             raise TargetError("there is no pipeline", "make deploy")
         return worst([verdict(state) for state in states])
@@ -191,7 +203,9 @@ def main() -> int:
     if arguments.json:
         print_json(state)
     else:
-        show(state)
+        with explained():
+            checks = checks_of(target, state.get("outputs", {}))
+        show(state, checks)
     return verdict(state)
 
 

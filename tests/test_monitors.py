@@ -91,6 +91,16 @@ def test_data_quality_sees_a_gain_change_and_not_a_quiet_night(watched, tmp_path
     assert window["records"] == 600  # the quiet night's were counted before
 
 
+def test_status_says_what_the_last_check_found_and_when_the_next_is_due(watched, tmp_path):
+    watched.ask(100)
+    assert watched.check("data-quality", tmp_path).returncode in (0, 3)
+    shown = watched.sandbox.project.script("status", "watched-data-quality")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"last check: 20\S+Z, \d+ candidates, \d+ violations; next: 20", shown.stdout)
+    listed = watched.sandbox.project.script("status")
+    assert "last check: 20" in listed.stdout
+
+
 def test_model_quality_and_bias_read_what_was_true(watched, tmp_path):
     watched.ask(400)
     quality = watched.check("model-quality", tmp_path)

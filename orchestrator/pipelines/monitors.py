@@ -142,6 +142,7 @@ def plan(analysis: Analysis, request: Request, site: Site, artifacts: Mapping[st
             "BaselineName": {"Value": {"Ref": "Baseline"}},
             "MonitoringScheduleJobName": {"Value": {"Ref": "Schedule"}},
             "MonitoringScheduleType": {"Value": analysis.kind},
+            "ScheduleExpression": {"Value": values["schedule_expression"]},
             "BaselineJobOutput": {"Value": {"Fn::Sub": f"{baselines}/${{Baseline}}/"}},
             "MonitoringScheduleOutput": {"Value": f"{results}/"},
             "MonitoredSagemakerEndpoint": {"Value": endpoint},
