@@ -46,6 +46,16 @@ def refusal(sandbox, body: dict) -> str:
     return json.loads(text)["detailedMessage"]
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(sandbox):
+    """Failed pipelines are in nobody's way."""
+    yield
+    cloudformation = sandbox.client("cloudformation")
+    for stack in cloudformation.describe_stacks()["Stacks"]:
+        if "batch" in stack["StackName"].rpartition("-byom")[2]:
+            cloudformation.delete_stack(StackName=stack["StackId"])
+
+
 @pytest.fixture(scope="module")
 def echo(sandbox):
     sandbox.upload(pack({"code/inference.py": ECHO}), "echo.tar.gz")

@@ -323,6 +323,7 @@ def test_a_job_survives_the_sandboxs_death_and_is_done_once(own_sandbox, tmp_pat
     assert [jobs.get(key) for key in jobs.keys("killed/out")] == [b"2.0\n4.0\n6.0\n"] * 3
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_a_job_is_begun_again(own_sandbox):
     import os
     import signal

@@ -960,6 +960,7 @@ def many(s3):
         s3.delete_bucket(Bucket=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["list_objects", "list_objects_v2"])
 @pytest.mark.parametrize("size", [1000, 617])
 @s3_does("listings", "thousands of keys come in the order of their bytes, page by page, v1 and v2")

@@ -88,6 +88,7 @@ def test_the_report_is_the_same_bytes_when_it_is_made_again(project):
     ElementTree.fromstring(page)
 
 
+@pytest.mark.slow
 def test_simulated_data_never_passes_for_real(tmp_path):
     project = new_project(tmp_path)
     project.set_params({"data": {"source": "simulated"}})

@@ -35,6 +35,7 @@ def said(made, name):
     return dict(zip([monitor.name for monitor in made.monitors], verdicts, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accident", "finder"), FINDERS.items())
 def test_an_accident_is_found_in_a_thousand_candidates(made, accident, finder):
     assert said(made, accident)[finder] == proof.ALARM

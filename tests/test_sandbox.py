@@ -210,6 +210,7 @@ def test_the_endpoint_answers_a_pulsar_and_a_piece_of_noise(sandbox, endpoint, e
     assert response["ContentType"] == "text/csv; charset=utf-8"
 
 
+@pytest.mark.slow
 def test_the_aws_cli_looks_at_what_runs(sandbox, endpoint):
     def aws(*arguments: str) -> dict:
         result = sandbox.project.run("aws", *arguments, "--output", "json", **sandbox.environment)
@@ -634,6 +635,7 @@ def test_predictions_go_on_while_the_sandbox_itself_is_killed_and_started_again(
     assert answer_of(own_sandbox.invoke("steady", "1")) == "two"
 
 
+@pytest.mark.slow
 def test_what_a_killed_sandbox_leaves_behind_ends_by_itself(own_sandbox):
     deploy(own_sandbox, "orphan", "one")
     os.kill(own_sandbox.pid, signal.SIGKILL)
@@ -641,6 +643,7 @@ def test_what_a_killed_sandbox_leaves_behind_ends_by_itself(own_sandbox):
     assert [path.name for path in (own_sandbox.folder / "run").glob("*.line")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["front", "store", "weed", "nursery", "endpoint"])
 def test_each_process_that_is_killed_is_started_again(own_sandbox, kind):
     deploy(own_sandbox, "whole", "one")
@@ -703,6 +706,7 @@ def test_a_second_start_and_a_taken_port_are_no_puzzle(own_sandbox, tmp_path):
     assert "SANDBOX_PORT=" in refused.stderr
 
 
+@pytest.mark.slow
 def test_two_that_are_started_at_the_same_moment_get_ports_of_their_own(project, tmp_path):
     folders = [tmp_path / name for name in "abc"]
 
@@ -737,6 +741,7 @@ def answers(sandbox, endpoint: str, expected: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_sandbox_of_old_code_is_started_again_and_its_endpoints_too(project, tmp_path):
     from conftest import Sandbox, own_checkout
 
@@ -797,6 +802,7 @@ def test_a_file_of_ours_that_is_damaged_is_one_line_with_the_way_out(
         assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.slow
 def test_the_way_out_of_damaged_files_leads_back_to_a_sandbox_with_its_objects(own_sandbox):
     sandbox = own_sandbox
     sandbox.upload(b"1", "kept")
@@ -829,6 +835,7 @@ def test_stopping_leaves_no_process_and_says_so(own_sandbox):
     assert left in (["control.sock", "routes"], ["routes"])
 
 
+@pytest.mark.slow
 def test_a_custom_image_is_stood_for_by_a_command(custom):
     sandbox, payload = custom
     assert answer_of(sandbox.invoke("custom", "hello")) == "custom hello"

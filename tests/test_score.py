@@ -60,6 +60,7 @@ def plain(project, rows):
 
 
 # test_tables.py has every dialect; these are those that the blocks could be cut wrongly in.
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["header", "carriage-returns", "packed"])
 def test_every_form_of_input_gets_the_same_answers(project, rows, plain, form):
     lines = rows[:500]

@@ -218,6 +218,7 @@ def refused(project, folder: Path, **more: str) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "mode", "words"),
     [
@@ -260,6 +261,7 @@ def test_ports_that_others_have_taken_since_are_left_to_them(own_sandbox):
         assert s3.get_object(Bucket=own_sandbox.bucket, Key="kept")["Body"].read() == b"1"
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_store_uses_is_left_alone(own_sandbox):
     own_sandbox.upload(b"1", "kept")
     own_sandbox.project.script("sandbox", "down")
@@ -330,6 +332,7 @@ def tight(project, disk):
         sandbox.project.script("sandbox", "down")
 
 
+@pytest.mark.slow
 def test_whatever_writes_on_a_full_disk_is_told_so_and_works_when_there_is_room(tight):
     writes = {
         "put": lambda s3, key: s3.put_object(Bucket=tight.bucket, Key=key, Body=key * 100),
@@ -357,6 +360,7 @@ def test_whatever_writes_on_a_full_disk_is_told_so_and_works_when_there_is_room(
     assert patient.get_object(Bucket=tight.bucket, Key="afterwards0")["Body"].read()
 
 
+@pytest.mark.slow
 def test_a_start_on_a_full_disk_fails_and_leaves_those_alone_who_still_answer(tight):
     os.kill(tight.pid, signal.SIGKILL)
     with ballast(tight.folder.parent):
@@ -366,6 +370,7 @@ def test_a_start_on_a_full_disk_fails_and_leaves_those_alone_who_still_answer(ti
     assert tight.invoke("tight", "1")["Body"].read() == b"one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [-4, 5], ids=["cut", "half an entry more"])
 def test_a_volume_whose_index_was_cut_by_a_full_disk_is_read_again(own_sandbox, change):
     for number in range(20):

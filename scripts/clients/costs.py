@@ -2,11 +2,11 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
+from common import ROOT
 from orchestrator import schedules
 
-PRICES = Path(__file__).with_name("prices.json")
+PRICES = ROOT / "scripts" / "clients" / "prices.json"
 SECONDS_PER_REQUEST = 0.5  # of the handler, generously
 HANDLER_GB = 0.25
 ENOUGH = 1000
