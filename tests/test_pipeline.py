@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+import uuid
 import xml.etree.ElementTree as ElementTree
 
 import joblib
@@ -384,7 +385,7 @@ def test_the_scores_are_shown_before_the_gate_refuses_them(project, tmp_path):
     changed = copy_of(project, tmp_path / "checkout")
     changed.set_params({"gate": {"min_recall": 1}})
     with open(changed.folder / "scripts" / "report.py", "a") as file:
-        file.write("# changed\n")
+        file.write(f"# {uuid.uuid4()}\n")  # no cache knows it
     result = changed.run("dvc", "repro", "-q")
     assert result.returncode != 0
     assert result.stderr.index("original model, RF(10)") < result.stderr.index("gate: recall")
