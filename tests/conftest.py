@@ -160,6 +160,7 @@ def project(tmp_path_factory) -> Project:
     project = new_project(tmp_path_factory.mktemp("project"))
     cache = Path(tempfile.gettempdir(), f"pulsar-tests-{os.getuid()}")
     cache.mkdir(mode=0o700, exist_ok=True)
+    assert cache.stat().st_uid == os.getuid(), f"{cache} is somebody else's"
     project.run("dvc", "config", "--local", "cache.dir", str(cache / "dvc"))
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
