@@ -16,7 +16,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clients.api import FAILED, IN_PROGRESS, IN_SERVICE, status_of, verdict
+from clients.api import (
+    FAILED,
+    IN_PROGRESS,
+    IN_SERVICE,
+    executions,
+    reasons,
+    status_of,
+    verdict,
+)
 from clients.checks import Checks, checks_of
 from clients.payloads import REALTIME, load_payload, pipeline_of
 from clients.refusals import explained
@@ -82,20 +90,14 @@ def pipelines_of(target: Target) -> dict[str, tuple[str, str]]:
 def row_of(state: dict) -> dict[str, str]:
     """What the list says of a pipeline."""
     kind, name = pipelines.name_in(state["pipelineName"])
-    executions = [
-        action.get("latestExecution", {})
-        for stage in state["stageStates"]
-        for action in stage["actionStates"]
-    ]
-    versions = [re.findall(r"version id: (\w+)", e.get("summary", "")) for e in executions]
-    reasons = [e["errorDetails"].get("message", "") for e in executions if "errorDetails" in e]
+    versions = [re.findall(r"version id: (\w+)", e.get("summary", "")) for e in executions(state)]
     return {
         "pipeline": name,
         "type": kind,
         "health": health(state),
         "version": next((found[0][:12] for found in versions if found), "-"),
         "changed": age(state["updated"]) if "updated" in state else "-",
-        "why": " ".join(reasons),
+        "why": reasons(state),
     }
 
 

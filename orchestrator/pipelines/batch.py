@@ -17,9 +17,8 @@ from orchestrator.pipelines.family import PipelineType, attribute
 
 SOURCE, RESULT = "batch_inference_data", "batch_job_output_location"
 CSV = "text/csv"
-JOB = (
-    "-batch-transform"  # the handler's role may start jobs with this in their names, and no others
-)
+# The handler's role may start jobs with this in their names, and no others.
+JOB = "-batch-transform"
 LONGEST = 34  # characters of the model's name, so that a job's 63 hold JOB whatever its model
 
 

@@ -95,12 +95,21 @@ def verdict(state: dict) -> int:
     return IN_SERVICE if stages and all(s == "Succeeded" for s in stages) else IN_PROGRESS
 
 
-def why(state: dict) -> str:
-    """What a failed stage says of itself."""
-    executions = [
+def executions(state: dict) -> list[dict]:
+    """The latest execution of every action of a pipeline."""
+    return [
         action.get("latestExecution", {})
         for stage in state["stageStates"]
         for action in stage["actionStates"]
     ]
-    said = [e["errorDetails"].get("message", "") for e in executions if "errorDetails" in e]
-    return " ".join(said) or "the pipeline failed"
+
+
+def reasons(state: dict) -> str:
+    """What a pipeline's failed actions say of themselves; empty where none has failed."""
+    told = [e["errorDetails"].get("message", "") for e in executions(state) if "errorDetails" in e]
+    return " ".join(told)
+
+
+def why(state: dict) -> str:
+    """What a failed pipeline says of itself."""
+    return reasons(state) or "the pipeline failed"
