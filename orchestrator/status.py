@@ -21,8 +21,7 @@ from orchestrator.pipelines.family import PipelineType
 def status(body: dict) -> dict:
     cloudformation = client("cloudformation")
     stack_id = contract.text(body, "pipeline_id")
-    # An unknown id: the original's error.
-    listed = cloudformation.list_stack_resources(StackName=stack_id)["StackResourceSummaries"]
+    cloudformation.list_stack_resources(StackName=stack_id)  # an unknown id: the original's error
     stack = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
     kind = pipelines.of_stack(stack["StackName"])
     if kind is None:
@@ -55,6 +54,8 @@ def status(body: dict) -> dict:
         stage("DeployCloudFormation", "deploy_stack", *deployment),
     ]
     if deployment[0] == "Succeeded":
+        # Listed after the stack was seen whole: before, its job may have had no name yet.
+        listed = cloudformation.list_stack_resources(StackName=stack_id)["StackResourceSummaries"]
         stages += [stage("RunJob", f"run_{job}", *state) for job, *state in jobs.states(listed)]
     return {
         "pipelineName": stack["StackName"],

@@ -570,6 +570,27 @@ def test_a_batch_is_a_transform_job_each_time_it_is_asked_for(aws, stacks, kind)
     assert stacks == [second]
 
 
+def test_a_job_that_is_named_while_its_pipeline_is_asked_about_is_not_passed_over(
+    aws, stacks, monkeypatch
+):
+    """The stack is done between the status's first look at its resources and its look at it."""
+    pipeline = post("/provisionpipeline", WITH_JOBS["byom_batch_builtin"])[1]
+    cloudformation, seen = environment.client("cloudformation"), []
+    describe, listing = cloudformation.describe_stacks, cloudformation.list_stack_resources
+
+    def described(**asked: str) -> dict:
+        seen.append(asked)
+        return describe(**asked)
+
+    def listed(**asked: str) -> dict:
+        return listing(**asked) if seen else {"StackResourceSummaries": []}
+
+    monkeypatch.setattr(cloudformation, "describe_stacks", described)
+    monkeypatch.setattr(cloudformation, "list_stack_resources", listed)
+    stages = post("/pipelinestatus", pipeline)[1]["stageStates"]
+    assert [stage["stageName"] for stage in stages][-1] == "RunJob"
+
+
 def test_the_name_of_a_batch_job_holds_what_the_role_is_for_whatever_the_model_is_called(
     aws, stacks
 ):
