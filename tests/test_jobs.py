@@ -1,8 +1,12 @@
 """Jobs of SageMaker in the sandbox: transform and processing jobs, over HTTP, as processes."""
 
+import contextlib
 import gzip
 import json
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -38,11 +42,15 @@ class Jobs:
         self.sandbox = sandbox
         self.s3, self.sagemaker = sandbox.client("s3"), sandbox.client("sagemaker")
         self.bucket = sandbox.bucket
-        sandbox.upload(pack({"code/inference.py": DOUBLE}), "double.tar.gz")
+        self.add("double", DOUBLE)
+
+    def add(self, name: str, code: bytes) -> None:
+        """A model of that code."""
+        self.sandbox.upload(pack({"code/inference.py": code}), f"{name}.tar.gz")
         self.sagemaker.create_model(
-            ModelName="double", ExecutionRoleArn=ROLE,
+            ModelName=name, ExecutionRoleArn=ROLE,
             PrimaryContainer={
-                "Image": SKLEARN, "ModelDataUrl": f"s3://{self.bucket}/double.tar.gz",
+                "Image": SKLEARN, "ModelDataUrl": f"s3://{self.bucket}/{name}.tar.gz",
                 "Environment": sklearn_environment(),
             },
         )  # fmt: skip
@@ -104,6 +112,51 @@ def test_each_object_gets_an_output_of_its_own_in_order(jobs):
     ]  # fmt: skip
     assert jobs.get("plain/out/a/day1.csv.out") == b"2.0\n6.0\n"
     assert jobs.get("plain/out/b.csv.out").split() == [b"%.1f" % (2 * n) for n in range(1000)]
+
+
+# Says who answers, and how it wants to be asked: two at once, a line each.
+TWO_AT_ONCE = b"""
+import json, os, time
+def model_fn(model_dir):
+    return None
+def transform_fn(model, body, content_type, accept):
+    time.sleep(0.05)
+    return f"{body.strip()},{os.getpid()}", "text/csv"
+def execution_parameters_fn():
+    return json.dumps({"MaxConcurrentTransforms": 2, "BatchStrategy": "SINGLE_RECORD"})
+"""
+
+
+@pytest.mark.parametrize(("changes", "processes"), [({}, 2), ({"MaxConcurrentTransforms": 1}, 1)])
+def test_a_model_is_asked_as_it_says_unless_the_job_says_otherwise(jobs, changes, processes):
+    model, name = f"two{processes}", f"asked{processes}"
+    jobs.add(model, TWO_AT_ONCE)
+    numbers = [str(number) for number in range(12)]
+    jobs.put(f"{name}/in/a.csv", "\n".join(numbers).encode())
+    jobs.transform(name, ModelName=model, **changes)
+    job = jobs.ended(name)
+    assert job["TransformJobStatus"] == "Completed", job
+    answers = [line.split(",") for line in jobs.get(f"{name}/out/a.csv.out").decode().split()]
+    assert [number for number, _ in answers] == numbers  # in their order, whoever answered first
+    assert len({pid for _, pid in answers}) == min(processes, os.cpu_count())
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("'soon'", "does not answer JSON"),
+        ("'[]'", "does not answer a JSON object"),
+        ('\'{"MaxPayloadInMB": "much"}\'', "holds no numbers"),
+        ('\'{"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}\'', "must be 1 to 100"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_as_it_says_fails_the_job(jobs, told, reason):
+    name = f"said-{len(told)}"
+    jobs.add(name, DOUBLE + f"\ndef execution_parameters_fn():\n    return {told}\n".encode())
+    jobs.put(f"{name}/in/a.csv", b"1\n")
+    jobs.transform(name, ModelName=name)
+    job = jobs.ended(name)
+    assert (job["TransformJobStatus"], reason in job["FailureReason"]) == ("Failed", True), job
 
 
 def test_a_bad_object_fails_the_job_with_its_line_and_the_others_keep_their_outputs(jobs):
@@ -196,8 +249,8 @@ def test_what_a_job_prints_is_in_its_log(jobs):
     assert "1 of 1 objects" in told
 
 
-def processing(jobs, name: str, script: str, **changes) -> dict:
-    """A processing job that runs a script in the image; what is said of it when it has ended."""
+def begin_processing(jobs, name: str, script: str, **changes) -> None:
+    """A processing job that runs a script in the image."""
     jobs.put(f"{name}/code/run.py", script.encode())
     jobs.put(f"{name}/data/a.txt", b"what came in")
     place = f"s3://{jobs.bucket}/{name}"
@@ -223,6 +276,15 @@ def processing(jobs, name: str, script: str, **changes) -> dict:
         "Environment": {"source": "/opt/ml/processing/data", "target": "/opt/ml/processing/out"},
     } | changes  # fmt: skip
     jobs.sagemaker.create_processing_job(**request)
+
+
+def processing(jobs, name: str, script: str, **changes) -> dict:
+    """What is said of such a job when it has ended."""
+    begin_processing(jobs, name, script, **changes)
+    return processed(jobs, name)
+
+
+def processed(jobs, name: str) -> dict:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         job = jobs.sagemaker.describe_processing_job(ProcessingJobName=name)
@@ -306,10 +368,17 @@ def test_a_local_path_stays_inside(jobs, path):
     assert "must be below /opt/ml/processing" in job["FailureReason"]
 
 
-def test_a_job_survives_the_sandboxs_death_and_is_done_once(own_sandbox, tmp_path):
-    import os
-    import signal
+def under_way(sandbox, name: str) -> list[int]:
+    """The processes that do a job's work (Linux)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if process.read_bytes().startswith(f"sandbox job {name} {sandbox.folder}".encode()):
+                found.append(int(process.parent.name))
+    return found
 
+
+def test_a_job_survives_the_sandboxs_death_and_is_done_once(own_sandbox):
     jobs = Jobs(own_sandbox)
     for name in range(3):
         jobs.put(f"killed/in/{name}.csv", b"1\n2\n3\n")
@@ -323,25 +392,32 @@ def test_a_job_survives_the_sandboxs_death_and_is_done_once(own_sandbox, tmp_pat
     assert [jobs.get(key) for key in jobs.keys("killed/out")] == [b"2.0\n4.0\n6.0\n"] * 3
 
 
+def test_a_processing_job_survives_the_sandboxs_death_and_is_done_once(own_sandbox):
+    jobs = Jobs(own_sandbox)
+    begin_processing(
+        jobs, "check", "import time; print('begun', flush=True); time.sleep(1)\n" + COPY
+    )
+    begin_processing(jobs, "next", COPY)
+    deadline = time.monotonic() + 30
+    while not under_way(own_sandbox, "check") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(own_sandbox.pid, signal.SIGKILL)
+    own_sandbox.start()
+    for name in ("check", "next"):
+        assert processed(jobs, name)["ProcessingJobStatus"] == "Completed"
+        assert jobs.keys(f"{name}/out") == [f"{name}/out/2026/b.txt"]
+        assert jobs.get(f"{name}/out/2026/b.txt") == b"what came in, and went out"
+
+
 @pytest.mark.slow
 def test_a_killed_process_of_a_job_is_begun_again(own_sandbox):
-    import os
-    import signal
-    from pathlib import Path
-
     jobs = Jobs(own_sandbox)
     jobs.put("again/in/a.csv", b"1\n" * 20)
     jobs.transform("again", Environment={"SLOW": "0.1"}, BatchStrategy="SingleRecord")
     victims = []
     deadline = time.monotonic() + 30
     while not victims and time.monotonic() < deadline:
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = process.read_bytes()
-            except OSError:
-                continue
-            if words.startswith(f"sandbox job again {own_sandbox.folder}".encode()):
-                victims.append(int(process.parent.name))
+        victims = under_way(own_sandbox, "again")
         time.sleep(0.05)
     os.kill(victims[0], signal.SIGKILL)
     assert jobs.ended("again")["TransformJobStatus"] == "Completed"

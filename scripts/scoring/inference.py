@@ -39,6 +39,7 @@ CSV, JSON, NPY = "text/csv", "application/json", "application/x-npy"
 LARGE = 65536  # characters from which it pays to import pyarrow
 MANY = 1024  # rows, likewise
 PROBE_ROWS = 64
+BATCH_MEGABYTES, MOST_MEGABYTES = 6, 100  # of a transform job's request; of all at once
 BLOCK_ROWS = 1024  # what lies between the layers stays in the processor's cache
 
 
@@ -67,6 +68,16 @@ def model_fn(model_dir):
     estimator = joblib.load(os.path.join(model_dir, "model_pulsar.joblib"))
     with open(os.path.join(model_dir, "model.json")) as file:
         return Classifier(estimator, json.load(file))
+
+
+def execution_parameters_fn():
+    """What a transform job is told that does not say how to ask: as many at once as there are cores."""
+    told = {
+        "MaxConcurrentTransforms": min(os.cpu_count() or 1, MOST_MEGABYTES // BATCH_MEGABYTES),
+        "BatchStrategy": "MULTI_RECORD",
+        "MaxPayloadInMB": BATCH_MEGABYTES,
+    }
+    return Response(json.dumps(told), mimetype=JSON)
 
 
 def input_fn(body, content_type):

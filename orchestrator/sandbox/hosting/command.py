@@ -25,7 +25,7 @@ class Command:
     unpacked model in the folder SM_MODEL_DIR, which is also where it is started.
     """
 
-    execution_parameters = None
+    tells_parameters = True  # or answers that it does not know the path
 
     def __init__(self, command: str, model_dir: Path, environment: dict[str, str]) -> None:
         self._hop = Hop(SOCKET)
@@ -52,6 +52,9 @@ class Command:
 
     async def ping(self) -> Answer:
         return await self._forward("GET", "/ping", {}, b"")
+
+    async def execution_parameters_async(self) -> Answer:
+        return await self._forward("GET", "/execution-parameters", {}, b"")
 
     async def invoke_async(self, headers: dict, body: bytes, content_type: str) -> Answer:
         return await self._forward("POST", "/invocations", headers, body)

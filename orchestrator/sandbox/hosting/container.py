@@ -82,9 +82,16 @@ class Container:
             raise ContainerFailed(
                 f"{module.__name__}.py has transform_fn and {own[0]}: choose one."
             )
-        self.execution_parameters: Callable | None = getattr(
-            module, "execution_parameters_fn", None
-        )
+        self._parameters = getattr(module, "execution_parameters_fn", None)
+
+    @property
+    def tells_parameters(self) -> bool:
+        """Whether it answers /execution-parameters."""
+        return self._parameters is not None
+
+    def execution_parameters(self) -> Answer:
+        """How it wants a transform job to ask, in the user's words."""
+        return to_answer(self._parameters())
 
     def invoke(self, body: bytes, content_type: str, accept: str) -> Answer:
         """One request's answer; raises whatever the user's functions raise."""

@@ -75,7 +75,7 @@ class Service:
             return NOT_FORWARDED
         if path not in METHODS:
             return NOT_FOUND
-        if path == "/execution-parameters" and not self._container.execution_parameters:
+        if path == "/execution-parameters" and not self._container.tells_parameters:
             return NOT_FOUND
         allowed = METHODS[path]
         if method not in allowed:
@@ -87,7 +87,7 @@ class Service:
             if path == "/ping":
                 return await self._container.ping()
             if path == "/execution-parameters":
-                return self._container.execution_parameters()
+                return await self._container.execution_parameters_async()
             return await self._invoke(headers, body)
         except Exception:
             log.exception("%s failed", path)
@@ -112,6 +112,9 @@ class Model(Container):
 
     async def ping(self) -> Answer:
         return Answer(200, "application/json", b"")
+
+    async def execution_parameters_async(self) -> Answer:
+        return self.execution_parameters()
 
     async def invoke_async(self, headers: dict, body: bytes, content_type: str) -> Answer:
         return self.invoke(body, content_type, headers.get("accept", ""))

@@ -13,19 +13,21 @@ runs of the job and begins it again. A job can be begun again because its output
 all. A process that dies without a word is begun again, too, so often.
 """
 
+import contextlib
 import logging
 import os
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from orchestrator.sandbox import children
-from orchestrator.sandbox.children import Child, ChildFailed
+from orchestrator.sandbox.children import Child, ChildFailed, socket_of
 from orchestrator.sandbox.hosting import models, process
-from orchestrator.sandbox.jobs.work import AGAIN, FAILED
+from orchestrator.sandbox.jobs import limits
+from orchestrator.sandbox.jobs.work import AGAIN, FAILED, JobFailed
 from orchestrator.sandbox.nursery import CannotFork, Nursery
 from orchestrator.sandbox.places import Places
 from orchestrator.sandbox.state import State, now
@@ -145,20 +147,18 @@ class Queue:
             "aws": {key: os.environ[key] for key in CLIENTS},
             "request": job.row["request"], "arn": job.row["arn"],
         }  # fmt: skip
-        model = None
         try:
-            if job.kind == TRANSFORM:
-                model = self._serve(job, work["log"])
-                work["model"] = model.name
-            return self._watch(job, self._begin(job, name, work))
+            with contextlib.ExitStack() as serving:
+                if job.kind == TRANSFORM:
+                    work |= self._serve(job, work["log"], serving)
+                return self._watch(job, self._begin(job, name, work))
+        except JobFailed as error:
+            return _unsaid(FAILED, str(error))
         except CannotFork as error:
             return _unsaid(AGAIN, f"InternalServerError: {error}")
         except ChildFailed as error:
             self._check(job)
             return _unsaid(FAILED, f"AlgorithmError: {error}")
-        finally:
-            if model is not None:
-                model.kill()
 
     def _begin(self, job: Job, name: str, work: dict) -> Child:
         children.make_folder(name)
@@ -181,26 +181,38 @@ class Queue:
         finally:
             child.kill()
 
-    def _serve(self, job: Job, log_file: str) -> Child:
-        """Start the process that serves a transform job's model."""
+    def _serve(self, job: Job, log_file: str, serving: contextlib.ExitStack) -> dict:
+        """Start the processes that serve a transform job's model, until `serving` ends: one for each
+        that are asked at once, as far as there are cores. Their names and the limits."""
         request = job.row["request"]
         model = self._state.row("models", name=request["ModelName"])
         if model is None:
             raise ChildFailed(f'Could not find model "{request["ModelName"]}".')
         container = model["request"]["PrimaryContainer"]
         folder = models.unpacked(self._places, model["name"], container["ModelDataUrl"])
-        # As an endpoint's, so that the fleet ends it when it is found without a route.
-        name = f"endpoint-{uuid.uuid4().hex[:12]}"
-        serving = {
+        command = self._commands.get(container["Image"])
+        told = {
             "endpoint": job.name, "config": None, "variant": None, "model_dir": str(folder),
-            "image": container["Image"], "command": self._commands.get(container["Image"]),
+            "image": container["Image"], "command": command,
             "environment": container.get("Environment", {})
             | request.get("Environment", {}) | batch_environment(request),
-            "capture": {}, "spool": str(self._places.process(name) / "spool"), "batch": True,
+            "capture": {}, "batch": True,
         }  # fmt: skip
-        return process.start(
-            self._nursery, name, serving, Path(log_file), lambda: self._is_unwanted(job)
-        )
+
+        def start() -> str:
+            # As an endpoint's, so that the fleet ends it when it is found without a route.
+            name = f"endpoint-{uuid.uuid4().hex[:12]}"
+            own = told | {"spool": str(self._places.process(name) / "spool")}
+            log_to, unwanted = Path(log_file), lambda: self._is_unwanted(job)
+            child = process.start(self._nursery, name, own, log_to, unwanted)
+            serving.callback(child.kill)
+            return name
+
+        names = [start()]
+        asked = limits.asked(request, socket_of(names[0]))
+        if command is None:  # that is a server of the user's, and sees to its own
+            names += [start() for _ in range(min(asked.concurrent, os.cpu_count() or 1) - 1)]
+        return {"models": names, "limits": asdict(asked)}
 
     # -- the row -----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
     s3://in/night/a.csv  →  mini-batches  →  POST /invocations  →  s3://out/night/a.csv.out
 
-The model is served by another process, as for an endpoint. An object's answers are gathered in a file
+The model is served by other processes, as for an endpoint. An object's answers are gathered in a file
 and uploaded when they are complete: nothing partial ever stands under an output's name. An object
 with a bad record gets no output, the others keep theirs, and the job fails.
 
@@ -11,13 +11,14 @@ transform".
 """
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +27,14 @@ from orchestrator.sandbox.children import socket_of
 from orchestrator.sandbox.hop import Broken, Hop
 from orchestrator.sandbox.hosting.publisher import split_url
 from orchestrator.sandbox.jobs import work
+from orchestrator.sandbox.jobs.limits import MEGABYTE, Limits
 from orchestrator.sandbox.jobs.records import ALL, BadRecord, Batch, Processing, batches
 from orchestrator.sandbox.jobs.work import AGAIN, COMPLETED, JobFailed, Outcome
 from orchestrator.sandbox.places import Places
 
 log = logging.getLogger("job")
 
-MEGABYTE = 1 << 20
-USUAL_MEGABYTES, USUAL_STRATEGY, USUAL_SECONDS, USUAL_RETRIES = 6, "MultiRecord", 600, 3
-MOST_MEGABYTES = 100  # of all requests at once
+USUAL_SECONDS, USUAL_RETRIES = 600, 3
 TOLD_SECONDS = 1.0  # between two words on how far it is
 ROW = re.compile(r"\brow (\d+)\b")
 SAID_LENGTH = 300  # of what a model answers
@@ -42,15 +42,6 @@ SAID_LENGTH = 300  # of what a model answers
 
 class ModelGone(Exception):
     """The model's process has ended."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How a model is asked."""
-
-    bytes: int
-    strategy: str
-    concurrent: int
 
 
 @dataclass(frozen=True)
@@ -63,15 +54,15 @@ class Source:
 
 
 def main(job: dict) -> int:
-    """Besides what `work.run` says: `request`, as CreateTransformJob has it, and `model`, the process
-    that serves."""
+    """Besides what `work.run` says: `request`, as CreateTransformJob has it, its `limits`, and `models`,
+    the processes that serve."""
     return work.run(job, lambda job, tell: asyncio.run(transform(job, tell)))
 
 
 async def transform(job: dict, tell: Callable[..., None]) -> Outcome:
-    request, hop = job["request"], Hop(socket_of(job["model"]))
+    request, limits = job["request"], Limits(**job["limits"])
+    models = Models([socket_of(name) for name in job["models"]], limits.concurrent)
     try:
-        limits = await _limits(request, hop)
         bucket, prefix = split_url(request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
         sources = list(_sources(bucket, prefix))
         if not sources:
@@ -80,20 +71,20 @@ async def transform(job: dict, tell: Callable[..., None]) -> Outcome:
             "%d objects, MaxConcurrentTransforms=%d, MaxPayloadInMB=%d, BatchStrategy=%s",
             len(sources), limits.concurrent, limits.bytes // MEGABYTE, limits.strategy,
         )  # fmt: skip
-        return await _all(job, hop, limits, bucket, sources, tell)
+        return await _all(job, models, limits, bucket, sources, tell)
     except ModelGone as error:
         return Outcome(AGAIN, f"AlgorithmError: {error}")
 
 
 async def _all(
-    job: dict, hop: Hop, limits: Limits, bucket: str, sources: list[Source],
+    job: dict, models: "Models", limits: Limits, bucket: str, sources: list[Source],
     tell: Callable[..., None],
 ) -> Outcome:  # fmt: skip
     failures = []
     progress = Progress(tell, sum(source.size for source in sources), len(sources))
     for source in sources:
         try:
-            await _object(job, hop, limits, bucket, source, progress)
+            await _object(job, models, limits, bucket, source, progress)
         except BadRecord as error:
             line = f", line {error.line}" if error.line else ""
             failures.append(f"{bucket}/{source.key}{line}: {error}")
@@ -103,6 +94,24 @@ async def _all(
         more = f" ({len(failures) - 1} more objects failed)" if failures[1:] else ""
         raise JobFailed(f"ClientError: {failures[0]}{more}. See job logs for more information.")
     return Outcome(COMPLETED)
+
+
+class Models:
+    """The processes that serve a model, each asked by as many at once as is its share."""
+
+    def __init__(self, sockets: list[str], concurrent: int) -> None:
+        hops = [Hop(socket) for socket in sockets]
+        self._free: asyncio.Queue[Hop] = asyncio.Queue()
+        for number in range(concurrent):
+            self._free.put_nowait(hops[number % len(hops)])
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[Hop]:
+        hop = await self._free.get()
+        try:
+            yield hop
+        finally:
+            self._free.put_nowait(hop)
 
 
 class Progress:
@@ -144,35 +153,8 @@ def _sources(bucket: str, prefix: str) -> Iterator[Source]:
             yield Source(key, found["Size"], f"{key.removeprefix(folder)}.out")
 
 
-async def _limits(request: dict, hop: Hop) -> Limits:
-    """What the request says, else what the container says of itself, else SageMaker's defaults."""
-    own = {}
-    reply = await _reply(hop, "GET", "/execution-parameters", {}, b"", USUAL_SECONDS)
-    if reply.status == 200:
-        try:
-            own = json.loads(reply.body)
-        except ValueError:
-            raise JobFailed("ClientError: /execution-parameters does not answer JSON.") from None
-
-    def chosen(key: str, usual: object) -> object:
-        return request.get(key, own.get(key, usual))
-
-    try:
-        megabytes = int(chosen("MaxPayloadInMB", USUAL_MEGABYTES))
-        concurrent = int(chosen("MaxConcurrentTransforms", 1)) or 1
-    except (TypeError, ValueError):
-        raise JobFailed("ClientError: /execution-parameters holds no numbers.") from None
-    if not 0 < megabytes * concurrent <= MOST_MEGABYTES:
-        raise JobFailed(
-            f"ClientError: MaxPayloadInMB times MaxConcurrentTransforms must be 1 to {MOST_MEGABYTES}."
-        )
-    strategy = {"MULTI_RECORD": "MultiRecord", "SINGLE_RECORD": "SingleRecord"}
-    wanted = str(chosen("BatchStrategy", USUAL_STRATEGY))
-    return Limits(megabytes * MEGABYTE, strategy.get(wanted, wanted), concurrent)
-
-
 async def _object(
-    job: dict, hop: Hop, limits: Limits, bucket: str, source: Source, progress: Progress
+    job: dict, models: "Models", limits: Limits, bucket: str, source: Source, progress: Progress
 ) -> None:
     """One object through the model, and its output to S3."""
     request, folder = job["request"], Places(Path()).process(job["process"])
@@ -181,7 +163,7 @@ async def _object(
     compressed = request["TransformInput"].get("CompressionType", "None") == "Gzip"
     try:
         with gzip.open(taken) if compressed else open(taken, "rb") as file, open(made, "wb") as out:
-            await _ask_all(request, hop, limits, file, out, progress)
+            await _ask_all(request, models, limits, file, out, progress)
     except (gzip.BadGzipFile, EOFError) as error:
         raise BadRecord(f"it is no whole gzip file: {error}") from None
     finally:
@@ -193,7 +175,9 @@ async def _object(
     made.unlink()
 
 
-async def _ask_all(request: dict, hop: Hop, limits: Limits, file, out, progress: Progress) -> None:
+async def _ask_all(
+    request: dict, models: "Models", limits: Limits, file, out, progress: Progress
+) -> None:
     """Ask for every mini-batch, a few at once, and write the answers in the order of the input."""
     source, told = request["TransformInput"], request.get("DataProcessing", {})
     processing = Processing(
@@ -203,11 +187,10 @@ async def _ask_all(request: dict, hop: Hop, limits: Limits, file, out, progress:
     )  # fmt: skip
     by_line = source.get("SplitType", "None") == "Line"
     assembled = request["TransformOutput"].get("AssembleWith", "None") == "Line"
-    places = asyncio.Semaphore(limits.concurrent)
 
     async def ask(batch: Batch) -> bytes:
         body = processing.sent(batch)
-        async with places:
+        async with models.one() as hop:
             return await _ask(request, hop, batch, body)
 
     pending: deque[tuple[Batch, asyncio.Task]] = deque()
