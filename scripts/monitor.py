@@ -11,8 +11,6 @@ Exit codes: 0 nothing to complain of, 1 the check could not be made, 3 violation
 
 import argparse
 import json
-import sys
-import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +22,7 @@ from clients.api import FAILED, ask, verdict, why
 from clients.payloads import DATA_QUALITY, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.target import Target, name, resolve
+from clients.waiting import wait
 from common.errors import TargetError, UserError, run
 from common.files import BASELINES, PREPARED
 from common.output import confirm, print_json, say
@@ -31,7 +30,6 @@ from orchestrator.contract import PROVISION_PATH
 from status import follow
 
 VIOLATIONS = 3
-POLL_SECONDS = 0.5
 OURS = {
     path.name: path
     for path in (
@@ -72,19 +70,13 @@ def begin(target: Target, schedule: str, moment: datetime) -> str:
 
 def ended(target: Target, job: str, timeout: float) -> dict:
     """Wait for a job's end; what SageMaker says of it."""
-    began, live = time.monotonic(), sys.stderr.isatty()
-    while True:
+
+    def look() -> tuple[dict | None, str]:
         state = target.client("sagemaker").describe_processing_job(ProcessingJobName=job)
-        seconds = time.monotonic() - began
-        if state["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
-            if live:
-                print("\r\033[K", end="", file=sys.stderr)
-            return state
-        if seconds > timeout:
-            raise TargetError(f"{job} has not ended after {timeout:.0f} s", "make status")
-        if live:
-            print(f"\r\033[Kmonitor: {job}, {seconds:.0f} s", end="", file=sys.stderr, flush=True)
-        time.sleep(POLL_SECONDS)
+        is_over = state["ProcessingJobStatus"] not in ("InProgress", "Stopping")
+        return (state if is_over else None), f"monitor: {job}"
+
+    return wait(look, timeout, f"{job} has not ended")
 
 
 def fetched(target: Target, place: str, file: str) -> str | None:

@@ -11,8 +11,6 @@ the worst, failed before in progress.
 
 import argparse
 import re
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,11 +28,11 @@ from clients.payloads import REALTIME, load_payload, pipeline_of
 from clients.refusals import explained
 from clients.stacks import find
 from clients.target import Target, resolve
+from clients.waiting import wait
 from common.errors import TargetError, run
 from common.output import print_json
 from orchestrator import pipelines
 
-POLL_SECONDS = 0.5
 # What of a pipeline's outputs its user asks for.
 SHOWN = {
     "SageMakerEndpointName": "endpoint",
@@ -147,25 +145,19 @@ def named(target: Target, name: str) -> str:
 
 def follow(target: Target, pipeline: str, timeout: float) -> dict:
     """Ask until the pipeline is in service or has failed, showing where it is."""
-    began = time.monotonic()
-    live = sys.stderr.isatty()
-    while True:
+
+    def look() -> tuple[dict | None, str]:
         state = status_of(target, pipeline)
-        elapsed = time.monotonic() - began
-        stages = state["stageStates"]
-        current = next(
-            (s for s in stages if s.get("latestExecution", {}).get("status") != "Succeeded"), None
-        )
         if verdict(state) != IN_PROGRESS:
-            if live:
-                print("\r\033[K", end="", file=sys.stderr)
-            return state
-        if elapsed > timeout:
-            raise TargetError(f"{pipeline} is not up after {timeout:.0f} s", "make status")
-        if live:
-            name = current["stageName"] if current else "not provisioned yet"
-            print(f"\r\033[Kwait: {name}, {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
-        time.sleep(POLL_SECONDS)
+            return state, ""
+        stages = [stage["stageName"] for stage in state["stageStates"] if not is_done(stage)]
+        return None, f"wait: {stages[0] if stages else 'not provisioned yet'}"
+
+    return wait(look, timeout, f"{pipeline} is not up")
+
+
+def is_done(stage: dict) -> bool:
+    return stage.get("latestExecution", {}).get("status") == "Succeeded"
 
 
 def main() -> int:
