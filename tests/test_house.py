@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWS = {
     "common": set(),
     "candidates": {"common", "candidates.tables"},
+    "candidates.folds": set(),
     "candidates.tables": set(),  # it travels in a package, alone
     "learning": {"common", "candidates.tables"},
     "scoring": {"common", "candidates", "candidates.tables"},
