@@ -133,6 +133,18 @@ def _predicted(values: np.ndarray) -> np.ndarray:
     return prediction
 
 
+def answer(features: np.ndarray, model: str) -> tuple[int, float] | None:
+    """Label and probability of one candidate (8,) by one of the package's models, None where it has none
+    of that name; ValueError when the model refuses the candidate.
+
+    Alone, because a matrix product's last bit depends on the rows beside, and a rank on that.
+    """
+    if model != "eight":
+        return None
+    ((label, probability),) = _predicted(features[None]).tolist()
+    return int(label), probability
+
+
 def _impossible(values: np.ndarray) -> int:
     return sum(below_bound(values, s, k) for _, s, k in MOMENTS)
 

@@ -1,0 +1,121 @@
+"""Rank candidate files: read them, measure HTRU2's eight features, score them, the best first.
+
+    python scripts/rank.py night/ -o ranked.csv
+    python scripts/rank.py 'night/*/beam_0[1-7]/*.pfd' -o ranked.csv
+    find night -newer yesterday -name '*.phcx.gz' | python scripts/rank.py - -o ranked.csv
+
+Input are files, folders (with those below them), patterns, and lists of names (@file, or - for standard
+input). In folders, what is named .phcx, .phcx.gz, .pfd or .pfd.gz is taken, and the rest counted; what is
+named itself is read whatever its name. A file's content says what it is.
+
+The list has a line for each file. One that cannot be read, or that the package has no model for, stands
+at its end, without a rank, and with the reason. Nothing appears under the output's name before it is
+complete.
+
+Exit codes: 0 every file has a rank, 1 there is no list, 3 some files have none.
+"""
+
+import argparse
+import os
+import time
+from collections import Counter
+from functools import partial
+
+from tqdm import tqdm
+
+from candidates import finding
+from candidates.finding import Found
+from common.errors import UserError, run
+from common.output import print_json, say
+from orchestrator.sandbox.hosting.confinement import READ, confine
+from score import add_model, completed, unpacked
+from scoring import engine, ranking
+from scoring.crew import Crew
+from scoring.ranking import Row
+
+WITHOUT_RANK = 3
+SHOWN = 10  # files that are told one by one
+
+
+def settle(model: str) -> None:
+    """Load a package into a process that gets no files but the package's."""
+    engine.load(model, partial(confine, {model: READ}))
+
+
+def rank_all(found: Found, model: str, workers: int) -> list[Row]:
+    """What was found, in order, with the scores of an unpacked model."""
+    rows = [Row(place, reason=reason) for place, reason in found.lost.items()]
+    with (
+        Crew(ranking.judge, 1, partial(settle, model)) as scorers,
+        Crew(ranking.measure, workers) as readers,
+        tqdm(total=len(found.files), unit=" files", desc="rank", disable=None) as bar,
+    ):
+        if not scorers.ready():
+            raise UserError("the package's model cannot be loaded", "make package")
+        for block in ranking.rows(list(found.files), readers, scorers, workers):
+            rows += block
+            bar.update(len(block))
+    return ranking.ordered(rows)
+
+
+def summary_of(ranked: list[Row], found: Found, seconds: float) -> dict:
+    without = [row for row in ranked if row.score is None]
+    return {
+        "files": len(ranked),
+        "ranked": len(ranked) - len(without),
+        "labelled_pulsar": sum(row.label == 1 for row in ranked),
+        "without_rank": len(without),
+        "models": dict(Counter(row.model for row in ranked if row.model)),
+        "reasons": [{"file": row.file, "reason": row.reason} for row in without[:SHOWN]],
+        "passed_over": found.passed_over,
+        "seconds": round(seconds, 3),
+    }
+
+
+def tell(summary: dict) -> None:
+    rate = summary["files"] / max(summary["seconds"], 1e-9)
+    say(
+        f"rank: {summary['ranked']:,} files ranked in {summary['seconds']:.1f} s, {rate:,.0f} a second; "
+        f"the model takes {summary['labelled_pulsar']:,} for pulsars"
+    )
+    for item in summary["reasons"]:
+        say(f"  {item['file']}: {item['reason']}")
+    if summary["without_rank"]:
+        say(f"rank: {summary['without_rank']:,} files have no rank: they are at the list's end")
+    if summary["passed_over"]:
+        say(f"rank: {summary['passed_over']:,} files of other names were passed over")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
+    parser.add_argument(
+        "input", type=expanded, nargs="+", help="files, folders, patterns, @list, or - for a list"
+    )
+    parser.add_argument(
+        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
+    )
+    add_model(parser)
+    parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    found = finding.find(arguments.input)
+    with (
+        unpacked(arguments.model, arguments.trust) as model,
+        completed(arguments.output, "ranked.csv") as sink,
+    ):
+        ranked = rank_all(found, model, arguments.workers)
+        for line in ranking.lines(ranked):
+            sink.write(line)
+    summary = summary_of(ranked, found, time.monotonic() - began)
+    if arguments.json and arguments.output != "-":
+        print_json(summary)
+    else:
+        tell(summary)
+    return WITHOUT_RANK if summary["without_rank"] else 0
+
+
+if __name__ == "__main__":
+    run(main)
