@@ -64,8 +64,10 @@ def _moments(values: np.ndarray, name: str) -> np.ndarray:
             raise Unreadable(f"the {name} is constant: it has no skewness and no kurtosis")
         mean = values.mean()
         off = values - mean
-        std = np.sqrt((off**2).mean())
-        return np.array([mean, std, (off**3).mean() / std**3, (off**4).mean() / std**4 - 3])
+        squares = off * off
+        std = np.sqrt(squares.mean())
+        third, fourth = squares @ off / len(off), squares @ squares / len(off)
+        return np.array([mean, std, third / std**3, fourth / std**4 - 3])
 
 
 def number(text: str | None, name: str) -> float | None:

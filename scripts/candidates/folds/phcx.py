@@ -138,7 +138,7 @@ def _axis(element: Element | None) -> np.ndarray | None:
     if len(words) != TRIALS:
         raise Unreadable(f"<DmIndex> has {len(words)} DMs, not {TRIALS}")
     try:
-        dms = np.array(words, dtype=np.float64)
+        dms = np.array([*map(float, words)])
     except ValueError:
         raise Unreadable("<DmIndex> holds what is no number") from None
     if not (np.abs(dms) <= MOST_DM).all():  # NaN is in no range
