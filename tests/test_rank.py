@@ -108,12 +108,20 @@ def test_the_list_is_the_same_bytes_for_any_number_of_workers_and_order_of_names
     assert again.stdout == ranked.stdout
 
 
-@needs_given
-def test_the_given_folder_is_ranked_as_its_own_check_wants(project, tmp_path):
-    result = run_rank(project, GIVEN, "-o", tmp_path / "ranked.csv", "--json")
-    assert result.returncode == 3, result.stderr
+def test_the_summary_is_json_for_a_script(project, night):
+    result = run_rank(project, night / "noise.phcx", night / "beam 2", "-o", "few.csv", "--json")
+    assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
-    assert (summary["files"], summary["ranked"], summary["passed_over"]) == (17, 12, 5)
+    assert (summary["files"], summary["ranked"], summary["without_rank"]) == (3, 3, 0)
+    assert summary["models"] == {"eight": 3}
+
+
+@needs_given
+def test_the_given_folder_is_measured_as_its_own_check_wants(tmp_path):
+    found = finding.find([str(GIVEN)])
+    assert (len(found.files), found.passed_over) == (17, 5)
+    rows = ranking.measure(list(found.files))
+    (tmp_path / "ranked.csv").write_bytes(b"".join(ranking.lines(rows)))
     check = subprocess.run(
         [sys.executable, GIVEN / "check.py", tmp_path / "ranked.csv", GIVEN / "expected.csv"],
         capture_output=True, text=True,
@@ -121,6 +129,7 @@ def test_the_given_folder_is_ranked_as_its_own_check_wants(project, tmp_path):
     assert check.returncode == 0, check.stdout
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_file(project, tmp_path):
     for number in range(600):
         (tmp_path / f"{number}.phcx").write_bytes(phcx(*NOISE) if number == 0 else b"")

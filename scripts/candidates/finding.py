@@ -31,7 +31,7 @@ class Found:
             return
         for folder, folders, names in os.walk(place, onerror=self._lose):
             folders.sort()
-            for name in names:
+            for name in sorted(names):
                 if name.lower().endswith(SUFFIXES):
                     path = os.path.join(folder, name)
                     self.files[path] = Path(os.path.relpath(path, place)).as_posix()

@@ -133,16 +133,10 @@ def _predicted(values: np.ndarray) -> np.ndarray:
     return prediction
 
 
-def answer(features: np.ndarray, model: str) -> tuple[int, float] | None:
-    """Label and probability of one candidate (8,) by one of the package's models, None where it has none
-    of that name; ValueError when the model refuses the candidate.
-
-    Alone, because a matrix product's last bit depends on the rows beside, and a rank on that.
-    """
-    if model != "eight":
-        return None
-    ((label, probability),) = _predicted(features[None]).tolist()
-    return int(label), probability
+def answers(values: np.ndarray, model: str) -> np.ndarray | None:
+    """Labels and probabilities (n, 2) of candidates (n, 8) by one of the package's models, None where it
+    has none of that name; ValueError when the model refuses a row."""
+    return _predicted(values) if model == "eight" else None
 
 
 def _impossible(values: np.ndarray) -> int:

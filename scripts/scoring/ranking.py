@@ -71,13 +71,14 @@ def _judged(row: Row) -> Row:
         return row
     model = MODELS[row.kind]
     try:
-        answer = engine.answer(np.array(row.features), model)
+        # Alone: a matrix product's last bit depends on the rows beside, and a rank on that.
+        answer = engine.answers(np.array([row.features]), model)
     except ValueError as error:
         return replace(row, reason=str(error))
     if answer is None:
         return replace(row, reason=NO_MODEL)
-    label, probability = answer
-    return replace(row, score=probability, label=label, model=model)
+    ((label, probability),) = answer.tolist()
+    return replace(row, score=probability, label=int(label), model=model)
 
 
 def rows(places: list[str], readers: Crew, scorers: Crew, workers: int) -> Iterator[list[Row]]:
