@@ -6,7 +6,8 @@
 Input is a list that scripts/rank.py wrote, or candidate files, folders and patterns, as for rank. Each
 candidate, the best --most of a list, becomes a PNG: profile twice, phase by time and by frequency, DM
 curve, numbers. index.html holds them all, and needs no file beside it and no network. For a list it also
-says which features spoke for and against each: exact Shapley values against the training candidates.
+says which features spoke for and against each, exact Shapley values against the training candidates; and
+candidates.csv makes the folder one that CandyJar opens. scripts/labels.py reads what people say in it.
 
 Exit codes: 0 a sheet for each, 1 there is no page, 3 some could not be drawn.
 """
@@ -24,8 +25,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from candidates import finding, folds, htru2, sheet
+from candidates import candyjar, finding, folds, htru2, sheet
 from candidates.folds import Unreadable
+from candidates.folds.candidate import number
 from candidates.tables import FEATURES
 from common.errors import BadData, UserError, run
 from common.files import PREPARED, write_atomically
@@ -39,7 +41,8 @@ from scoring.ranking import COLUMNS
 
 NOT_DRAWN = 3
 BACKGROUND = 50  # clusters of the training candidates that absent features are taken from
-OURS = re.compile(r"index\.html|\d{5}_.+\.png")
+OURS = re.compile(r"index\.html|candidates\.csv|\d{6}_.+\.png")
+NUMBERS = ("score", "period_s", "dm", "snr", "mjd", *FEATURES)  # of a list
 STYLE = """
 :root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
   max-width: 64rem; padding: 1rem; overflow-wrap: anywhere }
@@ -65,7 +68,8 @@ class Wanted:
     @property
     def name(self) -> str:
         """Of its picture. No name is part of another's: CandyJar finds rows by a part of it."""
-        return f"{self.number:05d}_{re.sub(r'[^A-Za-z0-9._+-]', '-', os.path.basename(self.file))[:100]}.png"
+        plain = re.sub(r"[^A-Za-z0-9.+-]", "-", os.path.basename(self.file))
+        return f"{self.number:06d}_{plain[:100]}.png"
 
 
 def listed(path: Path) -> list[dict[str, str]] | None:
@@ -73,13 +77,23 @@ def listed(path: Path) -> list[dict[str, str]] | None:
     if not path.is_file():
         return None
     with path.open(newline="", errors="replace") as file:
-        if not file.readline(1000).startswith(",".join(COLUMNS[:5])):
+        if not file.readline(1000).startswith("rank,file,score,"):
             return None
         file.seek(0)
-        return list(csv.DictReader(file))
+        table = csv.DictReader(file, restval="")
+        if missing := set(COLUMNS) - set(table.fieldnames):
+            raise BadData(f"{path}: it has no columns {', '.join(sorted(missing))}")
+        rows = list(table)
+    for line, row in enumerate(rows, start=1):
+        for name in NUMBERS:
+            try:
+                number(row[name], name)
+            except Unreadable as error:
+                raise BadData(f"{path}: row {line}: {error}") from None
+    return rows
 
 
-def wanted(named: list[str], most: int) -> list[Wanted]:
+def wanted(named: list[str], most: int | None) -> list[Wanted]:
     """The best of a list, or files in the order of their names."""
     rows = listed(Path(named[0])) if len(named) == 1 else None
     if rows is None:
@@ -225,8 +239,9 @@ def main() -> int:
     add_model(parser)
     arguments = parser.parse_args()
     some = wanted(arguments.input, arguments.most)
+    is_list = "rank" in some[0].row
     spoke = {}
-    if any(one.row.get("model") for one in some):
+    if is_list:
         with unpacked(arguments.model, arguments.trust) as model:
             spoke = explained(some, model)
     folder = emptied(Path(arguments.output))
@@ -250,6 +265,9 @@ def main() -> int:
         raise BadData(
             "none of the files could be drawn", "run it where the list's paths lead to them"
         )
+    if is_list:
+        rows = ((one.name, one.row) for one, _ in drawn)
+        write_atomically(folder / "candidates.csv", candyjar.table(rows))
     write_atomically(folder / "index.html", page(drawn, spoke))
     say(f"sheets: {len(drawn)} in {folder}, all of them in {folder / 'index.html'}")
     return NOT_DRAWN if failed else 0
