@@ -8,6 +8,9 @@ Input are files, folders (with those below them), patterns, and lists of names (
 input). In folders, what is named .phcx, .phcx.gz, .pfd or .pfd.gz is taken, and the rest counted; what is
 named itself is read whatever its name. A file's content says what it is.
 
+With --known, each line also says which known pulsar the candidate is, or a harmonic of: a match is a column,
+never a deletion.
+
 The list has a line for each file. One that cannot be read, or that the package has no model for, stands
 at its end, without a rank, and with the reason. Nothing appears under the output's name before it is
 complete.
@@ -20,10 +23,13 @@ import os
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
-from candidates import finding
+from candidates import finding, sky
+from candidates.catalogue import COLUMNS as MATCH
+from candidates.catalogue import Catalogue, Tolerances
 from candidates.finding import Found
 from common.errors import UserError, run
 from common.output import print_json, say
@@ -40,6 +46,23 @@ SHOWN = 10  # files that are told one by one
 def settle(model: str) -> None:
     """Load a package into a process that gets no files but the package's."""
     engine.load(model, partial(confine, {model: READ}))
+
+
+def tolerances(text: str) -> Tolerances:
+    values = [float(word) for word in text.split(",")]
+    if len(values) != 3 or not all(0 < value < 360 for value in values):
+        raise ValueError
+    return Tolerances(*values)
+
+
+def known(catalogue: Catalogue, within: Tolerances, row: Row) -> list:
+    """The known pulsar that a candidate is, as the columns of a match; empty where it is none."""
+    said = dict(zip(ranking.DETAILS, row.details, strict=True))
+    place = sky.position(said["ra"], said["dec"])
+    found = None
+    if place and said["period_s"]:
+        found = catalogue.match(place, said["period_s"], said["dm"], within)
+    return list(found or [""] * len(MATCH))
 
 
 def rank_all(found: Found, model: str, workers: int) -> list[Row]:
@@ -97,9 +120,27 @@ def main() -> int:
     parser.add_argument(
         "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
     )
+    parser.add_argument(
+        "--known", type=expanded, metavar="FILE",
+        help="known pulsars: psrcat's database, or its CSV (psrcat -o short_csv)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--within", type=tolerances, metavar="DEGREES,PERIOD,DM",
+        help="with --known: how far a candidate may be from a pulsar, its period or a harmonic as a part of "
+        "it (default: 0.5,1e-4,5)",
+    )  # fmt: skip
     add_model(parser)
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
+    if arguments.within and not arguments.known:
+        parser.error("--within is for --known")
+    more, of = (), None
+    if arguments.known:
+        catalogue = Catalogue(Path(arguments.known))
+        say(
+            f"rank: {len(catalogue.names):,} known pulsars; {catalogue.left_out:,} without a position or period are left out"
+        )
+        more, of = MATCH, partial(known, catalogue, arguments.within or Tolerances())
     began = time.monotonic()
     found = finding.find(arguments.input)
     with (
@@ -107,7 +148,7 @@ def main() -> int:
         completed(arguments.output, "ranked.csv") as sink,
     ):
         ranked = rank_all(found, model, arguments.workers)
-        for line in ranking.lines(ranked):
+        for line in ranking.lines(ranked, more, of):
             sink.write(line)
     summary = summary_of(ranked, found, time.monotonic() - began)
     if arguments.json and arguments.output != "-":

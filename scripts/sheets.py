@@ -132,6 +132,7 @@ def _drawn(one: Wanted) -> bytes | str:
         ("telescope", candidate.telescope), ("source", candidate.source), ("", ""),
         *((name, f"{value:.6g}") for name, value in zip(FEATURES, values, strict=True)), ("", ""),
         ("rank", one.row.get("rank", "")), ("score", one.score), ("model", one.row.get("model", "")),
+        ("known pulsar", one.row.get("known_pulsar", "")), ("ratio", one.row.get("ratio", "")),
     ]  # fmt: skip
     shown = [(name, value) for name, value in numbers if value or not name]
     return sheet.draw(candidate, os.path.basename(one.file), shown)

@@ -7,6 +7,7 @@ SEXAGESIMAL = re.compile(
     r"([+-]?)(\d{1,3}):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?", re.ASCII
 )  # seconds may be missing
 DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
+OBLIQUITY = 84381.406 / 3600  # IAU 2006
 # The galactic pole, and the longitude of the celestial one (Hipparcos catalogue, volume 1, 1.5.3).
 POLE_RA, POLE_DEC, NORTH = 192.85948, 27.12825, 122.93192
 
@@ -53,6 +54,17 @@ def galactic(ra: float, dec: float) -> tuple[float, float]:
         math.cos(pole) * math.sin(height) - math.sin(pole) * math.cos(height) * math.cos(turn),
     )
     return (NORTH - math.degrees(longitude)) % 360, math.degrees(math.asin(_unit(latitude)))
+
+
+def of_ecliptic(longitude: float, latitude: float) -> tuple[float, float]:
+    """Right ascension and declination of ecliptic coordinates, as pulsar timing has them."""
+    turn, height, tilt = (math.radians(x) for x in (longitude, latitude, OBLIQUITY))
+    dec = math.sin(height) * math.cos(tilt) + math.cos(height) * math.sin(tilt) * math.sin(turn)
+    ra = math.atan2(
+        math.sin(turn) * math.cos(height) * math.cos(tilt) - math.sin(height) * math.sin(tilt),
+        math.cos(turn) * math.cos(height),
+    )
+    return math.degrees(ra) % 360, math.degrees(math.asin(_unit(dec)))
 
 
 def _unit(value: float) -> float:

@@ -5,7 +5,7 @@ Files are read in processes that have no model, and scored in one that has no fi
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,15 +98,27 @@ def ordered(scored: Iterable[Row]) -> list[Row]:
     return sorted(scored, key=lambda row: (row.score is None, -(row.score or 0), row.file))
 
 
-def lines(ranked: list[Row]) -> Iterator[bytes]:
-    """The list as CSV."""
-    yield (",".join(COLUMNS) + "\n").encode()
+def lines(
+    ranked: list[Row], more: Iterable[str] = (), of: Callable[[Row], list] | None = None
+) -> Iterator[bytes]:
+    """The list as CSV. `more` are columns before the reason; `of` gives a row's values there."""
+    yield (",".join([*COLUMNS[:-1], *more, COLUMNS[-1]]) + "\n").encode()
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for rank, row in enumerate(ranked, start=1):
         answer = ("", "", "") if row.score is None else (repr(row.score), row.label, row.model)
         place = "" if row.score is None else rank
-        writer.writerow([place, row.file, *answer, *row.details, *row.features, row.reason])
+        writer.writerow(
+            [
+                place,
+                row.file,
+                *answer,
+                *row.details,
+                *row.features,
+                *(of(row) if of else ()),
+                row.reason,
+            ]
+        )
         # Names need not be text: one that is none stays readable, and the list UTF-8.
         yield buffer.getvalue().encode(errors="backslashreplace")
         buffer.seek(0)
