@@ -11,6 +11,12 @@ named itself is read whatever its name. A file's content says what it is.
 With --known, each line also says which known pulsar the candidate is, or a harmonic of: a match is a column,
 never a deletion.
 
+With --shard i/n, for an array of jobs, each job ranks its share of the files; --merge makes one list of
+theirs, the same as without shards, and only if all are there.
+
+    python scripts/rank.py night/ -o ranked-$SLURM_ARRAY_TASK_ID.csv --shard $SLURM_ARRAY_TASK_ID/100
+    python scripts/rank.py --merge ranked-*.csv -o ranked.csv
+
 The list has a line for each file. One that cannot be read, or that the package has no model for, stands
 at its end, without a rank, and with the reason. Nothing appears under the output's name before it is
 complete.
@@ -35,7 +41,7 @@ from common.errors import UserError, run
 from common.output import print_json, say
 from orchestrator.sandbox.hosting.confinement import READ, confine
 from score import add_model, completed, unpacked
-from scoring import engine, ranking
+from scoring import engine, ranking, shards
 from scoring.crew import Crew
 from scoring.ranking import Row
 
@@ -109,7 +115,7 @@ def tell(summary: dict) -> None:
         say(f"rank: {summary['passed_over']:,} files of other names were passed over")
 
 
-def main() -> int:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,28 +135,64 @@ def main() -> int:
         help="with --known: how far a candidate may be from a pulsar, its period or a harmonic as a part of "
         "it (default: 0.5,1e-4,5)",
     )  # fmt: skip
+    parser.add_argument(
+        "--shard", type=shards.named, metavar="I/N",
+        help="rank only the i-th of n shares of the files, from 1, for an array of jobs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", action="store_true", help="make one list of those of all shards, the input"
+    )
     add_model(parser)
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
     if arguments.within and not arguments.known:
         parser.error("--within is for --known")
+    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
+        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
+    if arguments.merge and (arguments.shard or arguments.known):
+        parser.error("--merge takes what its shards were made with")
+    return arguments
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    with completed(arguments.output, "ranked.csv") as sink:
+        for line in shards.merged([Path(place) for place in arguments.input]):
+            sink.write(line)
+
+
+def rank(arguments: argparse.Namespace) -> dict:
+    """Write the list; its summary."""
     more, of = (), None
     if arguments.known:
         catalogue = Catalogue(Path(arguments.known))
         say(
-            f"rank: {len(catalogue.names):,} known pulsars; {catalogue.left_out:,} without a position or period are left out"
+            f"rank: {len(catalogue.names):,} known pulsars; {catalogue.left_out:,} without a position or "
+            "period are left out"
         )
         more, of = MATCH, partial(known, catalogue, arguments.within or Tolerances())
     began = time.monotonic()
     found = finding.find(arguments.input)
+    share = found.only(arguments.shard.has) if arguments.shard else found
     with (
         unpacked(arguments.model, arguments.trust) as model,
         completed(arguments.output, "ranked.csv") as sink,
     ):
-        ranked = rank_all(found, model, arguments.workers)
+        ranked = rank_all(share, model, arguments.workers)
         for line in ranking.lines(ranked, more, of):
             sink.write(line)
-    summary = summary_of(ranked, found, time.monotonic() - began)
+    if arguments.shard:
+        read = [arguments.model, *([Path(arguments.known)] if arguments.known else [])]
+        made_with = [repr(arguments.within).encode(), *(place.read_bytes() for place in read)]
+        shards.sign(Path(arguments.output), arguments.shard, found.files.values(), made_with)
+    return summary_of(ranked, share, time.monotonic() - began)
+
+
+def main() -> int:
+    arguments = parsed()
+    if arguments.merge:
+        merge(arguments)
+        return 0
+    summary = rank(arguments)
     if arguments.json and arguments.output != "-":
         print_json(summary)
     else:

@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,12 @@ class Found:
                     self.files[path] = Path(os.path.relpath(path, place)).as_posix()
                 else:
                     self.passed_over += 1
+
+    def only(self, wanted: Callable[[str], bool]) -> "Found":
+        """What of it has a wanted path below the folder that was named."""
+        files = {place: name for place, name in self.files.items() if wanted(name)}
+        lost = {place: why for place, why in self.lost.items() if wanted("")}
+        return Found(files, lost, self.passed_over)
 
     def _lose(self, error: OSError) -> None:
         self.lost[error.filename] = f"the folder cannot be read: {error.strerror}"

@@ -95,7 +95,12 @@ def rows(places: list[str], readers: Crew, scorers: Crew, workers: int) -> Itera
 
 def ordered(scored: Iterable[Row]) -> list[Row]:
     """Best first, then by name; at the end, by name, what has no score."""
-    return sorted(scored, key=lambda row: (row.score is None, -(row.score or 0), row.file))
+    return sorted(scored, key=lambda row: (row.score is None, -(row.score or 0), written(row.file)))
+
+
+def written(name: str) -> str:
+    """A file's name as the list has it: names need not be text, but the list is."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def lines(
@@ -106,20 +111,10 @@ def lines(
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for rank, row in enumerate(ranked, start=1):
-        answer = ("", "", "") if row.score is None else (repr(row.score), row.label, row.model)
-        place = "" if row.score is None else rank
-        writer.writerow(
-            [
-                place,
-                row.file,
-                *answer,
-                *row.details,
-                *row.features,
-                *(of(row) if of else ()),
-                row.reason,
-            ]
-        )
-        # Names need not be text: one that is none stays readable, and the list UTF-8.
-        yield buffer.getvalue().encode(errors="backslashreplace")
+        scored = row.score is not None
+        answer = (repr(row.score), row.label, row.model) if scored else ("", "", "")
+        said = (*row.details, *row.features, *(of(row) if of else ()), row.reason)
+        writer.writerow([rank if scored else "", written(row.file), *answer, *said])
+        yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
