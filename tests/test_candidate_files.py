@@ -191,6 +191,16 @@ def test_the_period_is_the_barycentric_one_where_there_is_one(bary, topo, freque
     assert folds.read(pfd(bary=bary, topo=topo, frequency=frequency)).period == period
 
 
+def test_what_is_only_shown_may_be_missing_or_no_number():
+    content = changed(b"<Snr>9.5", b"<Snr>NaN", True)
+    content = content.replace(b"<BaryPeriod units='seconds'>0.0715", b"<BaryPeriod>-1")
+    content = content.replace(b"<MjdStart>55212.116436</MjdStart>", b"")
+    band = content[content.rindex(b"<SubBands") : content.rindex(b"</SubBands>")]
+    found = folds.read(content.replace(band, b"<SubBands>"))
+    assert (found.snr, found.mjd, found.period, found.sub_bands) == (None, None, 0.0714, None)
+    np.testing.assert_array_equal(folds.features(found), measured(phcx()))
+
+
 # -- what must not change them --------------------------------------------------------
 
 
@@ -319,6 +329,8 @@ REFUSED = {
     "constant curve": (phcx(curve=np.zeros(1196)), "DM curve is constant"),
     "absurd DM": (changed(b"<Dm>-0.25", b"<Dm>1e30", True), "no DM is beyond"),
     "DM that is none": (changed(b"<Dm>-0.25", b"<Dm>nan", True), "no finite number: 'nan'"),
+    "sub-bands cut": (changed(b"nSub='16'", b"nSub='17'", True), "4096 digits, not 4352"),
+    "sub-bands without a number": (changed(b"nSub='16'", b"", True), "how many rows"),
     "DM axis with NaN": (changed(b"0.8000", b"nan"), "DM"),
     "pfd longer": (pfd() + b"\0", "announces"),
     "pfd longer by 32": (pfd(position=(b"", b"")) + bytes(32), "announces"),

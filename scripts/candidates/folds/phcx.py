@@ -4,6 +4,7 @@ The section `FFT` is the search, with S/N over 1196 DMs; `FFT-pdmpd` is the refi
 profile. Other layouts have sections of other names, and features that mean something else.
 """
 
+import re
 from xml.etree.ElementTree import Element, TreeBuilder  # noqa: S405 - builds a tree, parses nothing
 from xml.parsers import expat
 
@@ -21,6 +22,7 @@ from candidates.folds.candidate import (
 SEARCH, FOLD = "FFT", "FFT-pdmpd"
 BINS, TRIALS = 128, 1196
 MOST_DEEP, MOST_ELEMENTS = 32, 10_000  # a real one has 6 and some 90
+SHAPE = re.compile(r"[1-9][0-9]{0,3}")
 PIECE = 65_536  # bytes: what a tag or a comment may be long
 
 
@@ -40,7 +42,7 @@ def read(content: bytes) -> Candidate:
         sub_bands=_plane(fold.find("SubBands")),
         sub_integrations=_plane(fold.find("SubIntegrations")),
         period=_period(best),
-        dm=checked_dm(_value(best, "Dm"), "DM"),
+        dm=_dm(best),
         snr=_value(best, "Snr"),
         ra=printable(root.findtext("head/Coordinate/RA") or ""),
         dec=printable(root.findtext("head/Coordinate/Dec") or ""),
@@ -122,13 +124,13 @@ def _block(element: Element, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _plane(element: Element | None) -> np.ndarray | None:
-    """Sub-bands or sub-integrations, as many as the element says."""
-    if element is None:
+    """Sub-bands or sub-integrations, as many as the element says; None for an empty one."""
+    if element is None or not (element.text or "").strip():
         return None
-    rows, bins = element.get("nSub", ""), element.get("nBins", "")
-    if not (rows.isascii() and rows.isdigit() and 0 < len(rows) < 5 and bins == str(BINS)):
-        raise Unreadable(f"<{element.tag}> has {rows[:9]!r} rows of {bins[:9]!r} bins")
-    return _block(element, (int(rows), BINS))
+    shape = [element.get(name, "") for name in ("nSub", "nBins")]
+    if not all(SHAPE.fullmatch(count) for count in shape):
+        raise Unreadable(f"<{element.tag}> does not say how many rows and bins it has")
+    return _block(element, tuple(map(int, shape)))
 
 
 def _axis(element: Element | None) -> np.ndarray | None:
@@ -147,7 +149,15 @@ def _axis(element: Element | None) -> np.ndarray | None:
 
 
 def _value(parent: Element | None, tag: str) -> float | None:
-    return None if parent is None else number(parent.findtext(tag), tag)
+    """A number that is only shown; None for what is no finite one."""
+    try:
+        return None if parent is None else number(parent.findtext(tag), tag)
+    except Unreadable:
+        return None
+
+
+def _dm(best: Element | None) -> float | None:
+    return None if best is None else checked_dm(number(best.findtext("Dm"), "DM"), "DM")
 
 
 def _period(best: Element | None) -> float | None:
