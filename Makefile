@@ -73,6 +73,18 @@ score: setup
 	@python scripts/score.py "$${INPUT:?is missing. Next: make score $(FILES)}" \
 	-o "$${OUTPUT:?is missing. Next: make score $(FILES)}" $(OPTIONS)
 
+.PHONY: rank
+## candidate files (.phcx, .phcx.gz, .pfd) in INPUT=folder to a list, best first, OUTPUT=ranked.csv
+rank: setup
+	@python scripts/rank.py "$${INPUT:?is missing. Next: make rank INPUT=folder OUTPUT=ranked.csv}" \
+	-o "$${OUTPUT:?is missing. Next: make rank INPUT=folder OUTPUT=ranked.csv}" $(OPTIONS)
+
+.PHONY: sheets
+## a picture of each candidate of INPUT=ranked.csv (or of files), and a page of the best, in OUTPUT=sheets
+sheets: setup
+	@python scripts/sheets.py "$${INPUT:?is missing. Next: make sheets INPUT=ranked.csv OUTPUT=sheets}" \
+	-o "$${OUTPUT:?is missing. Next: make sheets INPUT=ranked.csv OUTPUT=sheets}" $(OPTIONS)
+
 .PHONY: batch
 ## the same by a batch pipeline: upload, provision, wait, fetch
 batch: upload

@@ -51,7 +51,7 @@ def opened(place: str):
 
 
 @contextmanager
-def completed(place: str):
+def completed(place: str, example: str = "scored.csv"):
     """A binary stream to write to; its content appears under its name when all went well."""
     if place == "-":
         yield sys.stdout.buffer
@@ -61,7 +61,7 @@ def completed(place: str):
     if folder and not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist", f"mkdir -p {folder}")
     if folder and Path(place).is_dir():
-        raise UserError(f"{place} is a folder", f"-o {place}/scored.csv")
+        raise UserError(f"{place} is a folder", f"-o {place}/{example}")
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".score.", delete=False) as file:
         try:
             yield file
@@ -75,6 +75,39 @@ def completed(place: str):
                 os.replace(file.name, place)
         finally:
             Path(file.name).unlink(missing_ok=True)
+
+
+def at_least_one(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that runs a package."""
+    parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a --model from elsewhere"
+    )
+    parser.add_argument("--workers", type=at_least_one, default=os.cpu_count() or 1)
+
+
+@contextmanager
+def unpacked(archive: Path, trust: bool):
+    """The folder of an unpacked package, which is our own or trusted, while it is needed."""
+    if not archive.is_file():
+        raise UserError(f"{archive} does not exist", "make package")
+    if not (trust or is_own(archive)):
+        raise UserError(
+            f"{archive} was not made here, and scoring with it runs the code that is in it",
+            f"add --trust if you know where it comes from, or: tar tzf {archive}",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            unpack(archive, Path(folder, "model"))
+        except BadArchive as error:
+            raise UserError(f"{archive}: {error}", "make package") from None
+        yield str(Path(folder, "model"))
 
 
 def is_own(archive: Path) -> bool:
@@ -116,28 +149,16 @@ def main() -> int:
     parser.add_argument(
         "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
     )
-    parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a --model from elsewhere"
-    )
+    add_model(parser)
     add_reading(parser)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
-    if not arguments.model.is_file():
-        raise UserError(f"{arguments.model} does not exist", "make package")
-    if not (arguments.trust or is_own(arguments.model)):
-        raise UserError(
-            f"{arguments.model} was not made here, and scoring with it runs the code that is in it",
-            f"add --trust if you know where it comes from, or: tar tzf {arguments.model}",
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            unpack(arguments.model, Path(folder, "model"))
-        except BadArchive as error:
-            raise UserError(f"{arguments.model}: {error}", "make package") from None
-        with opened(arguments.input) as (source, size), completed(arguments.output) as sink:
-            summary = score_all(source, size, sink, str(Path(folder, "model")), arguments)
+    with (
+        unpacked(arguments.model, arguments.trust) as model,
+        opened(arguments.input) as (source, size),
+        completed(arguments.output) as sink,
+    ):
+        summary = score_all(source, size, sink, model, arguments)
     if arguments.json and arguments.output != "-":
         print_json(summary)
     else:

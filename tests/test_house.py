@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Whom a room may know, besides itself. `commands` are the scripts at the top.
 KNOWS = {
     "common": set(),
-    "candidates": {"common", "candidates.tables"},
+    "candidates": {"common", "candidates.folds", "candidates.tables"},
+    "candidates.folds": set(),
     "candidates.tables": set(),  # it travels in a package, alone
     "learning": {"common", "candidates.tables"},
-    "scoring": {"common", "candidates", "candidates.tables"},
+    "scoring": {"common", "candidates", "candidates.folds", "candidates.tables"},
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},
     "orchestrator": {"orchestrator.monitors", "orchestrator.pipelines"},
     "orchestrator.monitors": set(),  # it is shipped, alone

@@ -133,6 +133,12 @@ def _predicted(values: np.ndarray) -> np.ndarray:
     return prediction
 
 
+def answers(values: np.ndarray, model: str) -> np.ndarray | None:
+    """Labels and probabilities (n, 2) of candidates (n, 8) by one of the package's models, None where it
+    has none of that name; ValueError when the model refuses a row."""
+    return _predicted(values) if model == "eight" else None
+
+
 def _impossible(values: np.ndarray) -> int:
     return sum(below_bound(values, s, k) for _, s, k in MOMENTS)
 

@@ -1,0 +1,81 @@
+"""Candidate files from where people have them: folders, patterns, lists."""
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from candidates.folds import SUFFIXES
+from common.errors import BadData
+
+
+@dataclass
+class Found:
+    """What was named.
+
+    `files` are places that can be opened, each with its path below the folder that was named, which is
+    the same wherever the folder lies; `lost` are folders that cannot be read, each with the reason;
+    `passed_over` counts files in folders whose names are not those of candidates.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    passed_over: int = 0
+
+    def add(self, place: str) -> None:
+        """A file, whatever its name, or all candidates in a folder and those below it."""
+        if not os.path.isdir(place):
+            self.files[place] = place
+            return
+        for folder, folders, names in os.walk(place, onerror=self._lose):
+            folders.sort()
+            for name in sorted(names):
+                if name.lower().endswith(SUFFIXES):
+                    path = os.path.join(folder, name)
+                    self.files[path] = Path(os.path.relpath(path, place)).as_posix()
+                else:
+                    self.passed_over += 1
+
+    def only(self, wanted: Callable[[str], bool]) -> "Found":
+        """What of it has a wanted path below the folder that was named."""
+        files = {place: name for place, name in self.files.items() if wanted(name)}
+        lost = {place: why for place, why in self.lost.items() if wanted("")}
+        return Found(files, lost, self.passed_over)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost[error.filename] = f"the folder cannot be read: {error.strerror}"
+
+
+def find(named: Iterable[str]) -> Found:
+    """Candidates in files, folders, patterns, and lists: `@file` or `-`, a name a line.
+
+    BadData where something that was named is not there, or no candidate.
+    """
+    found = Found()
+    for name in named:
+        if name == "-" or name.startswith("@"):
+            for line in _listed(name):
+                found.add(line)
+        elif os.path.lexists(name):
+            found.add(name)
+        elif matches := sorted(glob.glob(name, recursive=True)):
+            for match in matches:
+                found.add(match)
+        else:
+            raise BadData(f"{name}: there is no such file, and nothing that matches")
+    if not found.files and not found.lost:
+        raise BadData(
+            f"no name in it ends with {', '.join(SUFFIXES)} ({found.passed_over} others were passed over)",
+            "files of other names are read when they are named themselves",
+        )
+    return found
+
+
+def _listed(name: str) -> list[str]:
+    try:
+        text = sys.stdin.buffer.read() if name == "-" else Path(name[1:]).expanduser().read_bytes()
+    except OSError as error:
+        raise BadData(f"{name[1:]}: {error.strerror}") from None
+    return [os.fsdecode(line) for line in text.splitlines() if line.strip()]
