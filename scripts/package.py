@@ -95,7 +95,7 @@ def provenance(params: dict, card: dict, scores: dict, folds: dict) -> dict:
     return {
         "data": card["data"],
         "image": params["image"],
-        "params": {key: params[key] for key in ("data", "prepare", "train", "evaluate", "gate")},
+        "params": {key: params[key] for key in SECTIONS},
         "scores": {key: scores[key] for key in ("holdout", "cross_validation", "blocks", "six")},
         "folds": folds,
         "versions": card["versions"],
@@ -103,6 +103,7 @@ def provenance(params: dict, card: dict, scores: dict, folds: dict) -> dict:
     }
 
 
+SECTIONS = ("data", "survey", "prepare", "train", "evaluate", "gate")  # of params.yaml
 TRY_OUT_SECONDS = 120  # two rows, on the slowest machine
 REMEDY = "look at scripts/scoring/inference.py, then make package"
 TRY_OUT = """

@@ -184,14 +184,13 @@ def answers_table(answers: list[Answer], table: Rows, titles: list[str]) -> str:
     """A line for each candidate: the answer, its class where it is known, what is carried through."""
     truths = not np.isnan(table.truth).all()
     names = {0: "noise", 1: "PULSAR"}
-    lines = [
-        f"{'row':>6}  {'answer':8}{'probability':>12}  model" + ("  in truth" if truths else "")
-    ]
-    lines[0] += "".join(f"  {title}" for title in titles)
+    lines = [f"{'row':>6}  {'answer':8}{'probability':>12}" + ("  in truth" if truths else "")]
+    lines[0] += "".join(f"  {title}" for title in ["model", *titles])
     for number, (label, probability, model) in enumerate(answers):
-        line = f"{number + 1:>6}  {names[label]:8}{probability:12.6f}  {model or '-':5}"
+        line = f"{number + 1:>6}  {names[label]:8}{probability:12.6f}"
         if truths:
             line += f"  {names.get(table.truth[number], 'unknown').lower():8}"
+        line += f"  {model or '-':5}"
         lines.append(line + "".join(f"  {cell.strip()}" for cell in table.carried[number]))
     return "\n".join(line.rstrip() for line in lines)
 
