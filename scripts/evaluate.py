@@ -27,7 +27,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.model_selection import RepeatedStratifiedKFold
 
 from candidates import files
-from candidates.htru2 import load
+from candidates.htru2 import content_hash, load
 from candidates.tables import COLUMNS, EIGHT, FEATURES, LABEL, SIX
 from common import files as places
 from common.errors import run
@@ -119,6 +119,8 @@ def evaluate_on(arguments: argparse.Namespace, params: dict, card: dict) -> None
     data = files.labelled(found, rows, name)
     for line in found.told():
         say(f"{name}: {line}")
+    if content_hash(data) == card["data"]["content_sha256"]:
+        say(f"{name}: WARNING: the models were trained on these candidates, and know them by heart")
     models = {EIGHT: joblib.load(JOBLIB), SIX: joblib.load(places.SIX)}
     measured = elsewhere.measure(name, models, card, data[:, :8], data[:, 8].astype(int), params)
     if arguments.json:
