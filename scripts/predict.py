@@ -8,7 +8,7 @@ Input is a table of candidates in any dialect, Parquet, or either packed: column
 by position where eight have none. The class, where there is one, is shown beside the answer, and so is
 what is neither feature nor class, such as an id. `model` is which of its two models the endpoint took,
 `eight`, or `six` where DM curves are of another scale (docs/data.md); what lay outside of what it was trained
-on is in its log.
+on is in its log. (With --api the model is not known: that hands on an answer's body alone.)
 """
 
 import argparse
@@ -101,7 +101,8 @@ def named_in(attributes: str) -> str | None:
 def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[Answer]:
     """The same through the pipeline's inference API, which the original has as well.
 
-    It cannot be told what to accept, so the package answers in JSON.
+    It cannot be told what to accept, so the package answers in JSON; and hands on the answer's body
+    alone, in which the model is not named.
     """
     stacks = (pipeline, pipeline.removesuffix("-codepipeline"))  # ours; the original's second one
     answers = []
@@ -116,8 +117,7 @@ def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[Answer]:
     for batch in batches(rows):
         body = {"payload": "\n".join(batch) + "\n", "content_type": "text/csv"}
         answer = ask(target, url.rstrip("/") + "/inference", body)
-        model = answer.get("model")
-        answers += [(row["label"], row["probability"], model) for row in answer["predictions"]]
+        answers += [(row["label"], row["probability"], None) for row in answer["predictions"]]
     return answers
 
 

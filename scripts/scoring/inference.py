@@ -9,13 +9,13 @@ threadpoolctl, werkzeug; and candidates/tables, which reads CSV and travels with
           application/json       a row, rows, or {"instances": rows}
           application/x-npy      an array (8,) or (n, 8)
     out   text/csv               label,probability a line
-          application/json       {"predictions": [{"label": 1, "probability": 0.98}, ...],
-                                  "model": "eight"}
+          application/json       {"predictions": [{"label": 1, "probability": 0.98}, ...]}
           application/x-npy      an array (n, 2): label, probability
 
 A request is answered by one of two models (candidates/tables/scales.py): by that of eight features,
 or by that of six where its DM curves are of another scale. Which one is said in the answer's custom
-attributes, `model=six`; what lies outside of what the model was trained on is said on standard output.
+attributes, `model=six`, for in its body it would be one more column of what monitors capture; what lies
+outside of what the model was trained on is said on standard output.
 
 A bad row is answered with a 4xx that names row and column, counted from 1. In the real
 container only a Response returned by output_fn can say so (anything raised becomes a bare
@@ -153,13 +153,12 @@ def output_fn(prediction, accept):
     if isinstance(prediction, BadInput):
         return refusal(prediction)
     chosen = negotiate(accept)
-    said = {ATTRIBUTES: f"model={prediction.model}"}
+    said = {ATTRIBUTES: f"model={getattr(prediction, 'model', tables.EIGHT)}"}
     if chosen == CSV:
         return Response(csv_of(prediction), mimetype=CSV, headers=said)
     if chosen == JSON:
         rows = [{"label": int(label), "probability": p} for label, p in prediction.tolist()]
-        answer = {"predictions": rows, "model": prediction.model}
-        return Response(json.dumps(answer), mimetype=JSON, headers=said)
+        return Response(json.dumps({"predictions": rows}), mimetype=JSON, headers=said)
     if chosen == NPY:
         buffer = io.BytesIO()
         np.save(buffer, prediction)
