@@ -110,9 +110,9 @@ fetch: setup
 	@$(DVC) repro --force --single-item fetch
 
 .PHONY: evaluate
-## scores, plots and evaluation/report.html
+## scores, plots and evaluation/report.html (ON=labelled.csv: what the models are worth on that table)
 evaluate: setup
-	@$(DVC) repro report
+	@$(if $(ON),python scripts/evaluate.py --on "$$ON" $(OPTIONS),$(DVC) repro report)
 
 .PHONY: package
 ## models/model.tar.gz, if the gate lets the model through

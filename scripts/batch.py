@@ -51,7 +51,7 @@ def beside(found: Layout, carried: list, answers: bytes) -> str:
     writer = csv.writer(text, lineterminator="\n")
     for cells, line in zip(carried, lines, strict=True):
         writer.writerow([*(cell.strip() for cell in cells), *line.split(",")])
-    return engine.header(found).decode() + text.getvalue()
+    return engine.header(found, engine.ANSWER).decode() + text.getvalue()
 
 
 def payload_for(target: Target, path: Path, digest: str, file_name: str) -> tuple[dict, str, str]:

@@ -96,7 +96,8 @@ def from_homes() -> np.ndarray | None:
     return None
 
 
-def simulated(params: dict) -> np.ndarray:
+def simulated(params: dict, survey: dict) -> np.ndarray:
+    """Candidates of a survey, both as in params.yaml: an array (n, 9)."""
     pulsars = params["simulated_pulsars"]
     others = params["simulated_candidates"] - pulsars
     if others < 100:
@@ -109,7 +110,8 @@ def simulated(params: dict) -> np.ndarray:
         simulator,  # takes a while, and every `make` asks this script whether it is stale
     )
 
-    features, classes = simulator.simulate(pulsars, others, params["seed"])
+    receiver = simulator.Survey(**survey)
+    features, classes = simulator.simulate(pulsars, others, params["seed"], receiver)
     return np.column_stack([features, classes])
 
 
@@ -126,10 +128,10 @@ def chosen(argument: str | None, params: dict) -> str:
     return argument or os.environ.get("HTRU2") or params["source"]
 
 
-def get(source: str, params: dict) -> tuple[np.ndarray, bool]:
+def get(source: str, params: dict, survey: dict) -> tuple[np.ndarray, bool]:
     """The candidates, and whether they are simulated."""
     if source == "simulated":
-        return simulated(params), True
+        return simulated(params, survey), True
     if source not in ("auto", "htru2"):
         return from_named(source), False
     say("fetch: looking for HTRU2 at its public homes")
@@ -140,7 +142,7 @@ def get(source: str, params: dict) -> tuple[np.ndarray, bool]:
         raise UserError("no home of HTRU2 answered", NAME_ANOTHER)
     say("fetch: NO HOME OF HTRU2 ANSWERED. The candidates are SIMULATED; every score that")
     say("       follows is a score on simulated data. Once online, `make train` gets HTRU2.")
-    return simulated(params), True
+    return simulated(params, survey), True
 
 
 def is_stale(params: dict) -> bool:
@@ -183,10 +185,11 @@ def main() -> int:
         help=f"exit with {STALE} when the candidates should be fetched again, {FRESH} when not",
     )
     arguments = parser.parse_args()
-    params = load_params()["data"]
+    all_params = load_params()
+    params = all_params["data"]
     if arguments.stale:
         return STALE if is_stale(params) else FRESH
-    data, is_simulated = get(chosen(arguments.source, params), params)
+    data, is_simulated = get(chosen(arguments.source, params), params, all_params["survey"])
     content = htru2.content_hash(data)
     write_atomically(CANDIDATES, htru2.to_csv(data))
     write_json(

@@ -6,7 +6,9 @@
 
 Input is a table of candidates in any dialect, Parquet, or either packed: columns are found by name, or
 by position where eight have none. The class, where there is one, is shown beside the answer, and so is
-what is neither feature nor class, such as an id.
+what is neither feature nor class, such as an id. `model` is which of its two models the endpoint took,
+`eight`, or `six` where DM curves are of another scale (docs/data.md); what lay outside of what it was trained
+on is in its log. (With --api the model is not known: that hands on an answer's body alone.)
 """
 
 import argparse
@@ -30,6 +32,9 @@ from common.output import print_json, say
 EXAMPLES = PREPARED / "examples.csv"
 INFERENCE_OUTPUT = "BYOMInferenceLambdaRestApiEndpoint"
 REQUEST_BYTES = 5_000_000  # SageMaker takes 6 MiB
+Answer = tuple[
+    int, float, str | None
+]  # label, probability, and the model where the endpoint names it
 
 
 def read_input(arguments: argparse.Namespace) -> tuple[Layout, Rows]:
@@ -62,8 +67,8 @@ def batches(rows: list[str]) -> list[list[str]]:
     return groups
 
 
-def ask_endpoint(target: Target, endpoint: str, rows: list[str]) -> list[tuple[int, float]]:
-    """Label and probability of each row."""
+def ask_endpoint(target: Target, endpoint: str, rows: list[str]) -> list[Answer]:
+    """The answer to each row."""
     runtime = target.client("sagemaker-runtime")
     answers = []
     try:
@@ -72,7 +77,10 @@ def ask_endpoint(target: Target, endpoint: str, rows: list[str]) -> list[tuple[i
             answer = runtime.invoke_endpoint(
                 EndpointName=endpoint, ContentType="text/csv", Accept="text/csv", Body=body
             )
-            answers += answer["Body"].read().decode().split()
+            model = named_in(answer.get("CustomAttributes", ""))
+            lines = answer["Body"].read().decode().split()
+            pairs = (line.split(",") for line in lines)
+            answers += [(int(label), float(probability), model) for label, probability in pairs]
     except ClientError as error:
         if error.response["Error"]["Code"] == "ModelError":
             detail = error.response.get("OriginalMessage") or str(error)
@@ -81,14 +89,20 @@ def ask_endpoint(target: Target, endpoint: str, rows: list[str]) -> list[tuple[i
         raise TargetError(detail, "make status, make deploy") from None
     except BotoCoreError as error:
         raise TargetError(f"endpoint {endpoint} does not answer: {error}", "make sandbox") from None
-    pairs = (answer.split(",") for answer in answers)
-    return [(int(label), float(probability)) for label, probability in pairs]
+    return answers
 
 
-def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[tuple[int, float]]:
+def named_in(attributes: str) -> str | None:
+    """The model that an answer's custom attributes name."""
+    key, _, value = attributes.partition("=")
+    return value if key == "model" else None
+
+
+def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[Answer]:
     """The same through the pipeline's inference API, which the original has as well.
 
-    It cannot be told what to accept, so the package answers in JSON.
+    It cannot be told what to accept, so the package answers in JSON; and hands on the answer's body
+    alone, in which the model is not named.
     """
     stacks = (pipeline, pipeline.removesuffix("-codepipeline"))  # ours; the original's second one
     answers = []
@@ -102,8 +116,9 @@ def ask_api(target: Target, pipeline: str, rows: list[str]) -> list[tuple[int, f
         raise TargetError(f"the stack {stack} has no inference API yet", "make status")
     for batch in batches(rows):
         body = {"payload": "\n".join(batch) + "\n", "content_type": "text/csv"}
-        answers += ask(target, url.rstrip("/") + "/inference", body)["predictions"]
-    return [(answer["label"], answer["probability"]) for answer in answers]
+        answer = ask(target, url.rstrip("/") + "/inference", body)
+        answers += [(row["label"], row["probability"], None) for row in answer["predictions"]]
+    return answers
 
 
 def trained_on(target: Target, endpoint: str) -> str:
@@ -151,9 +166,10 @@ def main() -> int:
     if arguments.json:
         predictions = [
             {"label": label, "probability": probability}
+            | ({} if model is None else {"model": model})
             | ({} if math.isnan(truth) else {"class": int(truth)})
             | ({"carried": dict(zip(titles, cells, strict=True))} if titles else {})
-            for (label, probability), truth, cells in zip(
+            for (label, probability, model), truth, cells in zip(
                 answers, table.truth, table.carried, strict=True
             )
         ]
@@ -164,16 +180,17 @@ def main() -> int:
     return 0
 
 
-def answers_table(answers: list[tuple[int, float]], table: Rows, titles: list[str]) -> str:
+def answers_table(answers: list[Answer], table: Rows, titles: list[str]) -> str:
     """A line for each candidate: the answer, its class where it is known, what is carried through."""
     truths = not np.isnan(table.truth).all()
     names = {0: "noise", 1: "PULSAR"}
     lines = [f"{'row':>6}  {'answer':8}{'probability':>12}" + ("  in truth" if truths else "")]
-    lines[0] += "".join(f"  {title}" for title in titles)
-    for number, (label, probability) in enumerate(answers):
+    lines[0] += "".join(f"  {title}" for title in ["model", *titles])
+    for number, (label, probability, model) in enumerate(answers):
         line = f"{number + 1:>6}  {names[label]:8}{probability:12.6f}"
         if truths:
             line += f"  {names.get(table.truth[number], 'unknown').lower():8}"
+        line += f"  {model or '-':5}"
         lines.append(line + "".join(f"  {cell.strip()}" for cell in table.carried[number]))
     return "\n".join(line.rstrip() for line in lines)
 

@@ -43,6 +43,7 @@ def show(scores: dict) -> None:
         f"hold-out, {scores['holdout']['pulsars']} pulsars": scores["holdout"],
         "cross-validation": scores["cross_validation"]["mean"],
         "contiguous blocks": scores["blocks"]["mean"],
+        "six features, cross-validation": scores["six"]["cross_validation"]["mean"],
         "original model, RF(10), cross-val.": scores["baseline"]["mean"],
     }
     rows |= {f"Lyon et al. 2016, {name}": row for name, row in published(scores).items()}

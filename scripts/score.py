@@ -6,9 +6,13 @@
 
 Input is a table of candidates in any dialect, Parquet, or either packed (gzip, xz, zip): columns are
 found by name, or by position where eight have none. Output has a line for every candidate, in the
-same order: what is no feature and no class, such as an id, then `label,probability`. A row that cannot be
-read ends the run, and is named; with --drop-bad it is left out, and counted. Nothing appears under the
-output's name before it is complete.
+same order: what is no feature and no class, such as an id, then `label,probability,model`. A row that
+cannot be read ends the run, and is named; with --drop-bad it is left out, and counted. Nothing appears
+under the output's name before it is complete.
+
+`model` is `eight`, or `six` for a table whose DM curves are of another scale: the model that does
+without their mean and deviation. The rows that a table opens with decide for the whole of it; --features
+says it instead. What lies outside of what the model was trained on is counted, and said.
 
 A package holds code. That of a package from elsewhere runs only with --trust, and like every
 model's it gets no network and no files but its own where the kernel can see to it (Linux).
@@ -25,7 +29,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from candidates import files
+from candidates import files, tables
 from candidates.files import add_reading
 from clients.refusals import explained
 from clients.target import resolve
@@ -120,7 +124,7 @@ def score_all(source, size: int | None, sink, model: str, arguments: argparse.Na
     name = "standard input" if arguments.input == "-" else Path(arguments.input).name
     chunks = files.Chunks(source, name)
     with files.refused(name):
-        found, parts = engine.opening(chunks, arguments.kurtosis)
+        found, opening, parts = engine.opening(chunks, arguments.kurtosis)
         for line in found.told():
             say(f"{name}: {line}")
         with (
@@ -135,7 +139,15 @@ def score_all(source, size: int | None, sink, model: str, arguments: argparse.Na
                 bar.set_postfix_str(f"{rows:,} rows", refresh=False)
                 bar.update(chunks.taken - bar.n)
 
-            return engine.score(found, parts, sink, pool, arguments.drop_bad, progress)
+            which = chosen(arguments.features, *pool.submit(engine.choose, opening).result())
+            return engine.score(found, parts, which, sink, pool, arguments.drop_bad, progress)
+
+
+def chosen(asked: str, which: str, has_choice: bool) -> str:
+    """The model that was asked for, or the one that the package would take."""
+    if asked == tables.SIX and not has_choice:
+        raise UserError("the package has no model of six features", "make package")
+    return which if asked == "auto" else asked
 
 
 def main() -> int:
@@ -151,6 +163,10 @@ def main() -> int:
     )
     add_model(parser)
     add_reading(parser)
+    parser.add_argument(
+        "--features", choices=("auto", tables.EIGHT, tables.SIX), default="auto",
+        help="which model scores; six does without the mean and deviation of the DM curve",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
     with (
@@ -166,6 +182,10 @@ def main() -> int:
         say(
             f"score: {summary['rows']:,} candidates in {summary['seconds']:.1f} s, {rate:,.0f} a second"
         )
+        if summary["model"] == tables.SIX:
+            say("score: by the model of six features, without the DM curve's mean and deviation")
+        for line in tables.told(summary["outside"]):
+            say(f"  {line}")
         for row in summary["bad"]:
             say(f"  row {row['row']}: {row['reason']}")
         if summary["bad_rows"]:

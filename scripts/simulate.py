@@ -3,6 +3,7 @@
     python scripts/simulate.py --pulsars 1639 --others 16259 -o candidates.csv
     python scripts/simulate.py --accident rfi_storm --others 5000 -o storm.csv
 
+The survey is that of params.yaml.
 What a classifier learns here it can use on real candidates: `--score-on HTRU_2.csv` trains on
 simulated candidates alone and scores the real ones.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from candidates import files, htru2
-from candidates.simulator import ACCIDENTS, SURVEY, simulate
+from candidates.simulator import CHANGES, Survey, befallen, simulate
 from common.errors import UserError, run
 from common.files import write_atomically
 from common.output import print_json, say
@@ -25,7 +26,12 @@ from learning import estimators
 def score_on(path: Path) -> dict:
     """Train the default estimator on simulated candidates alone and score a real file."""
     params = load_params()
-    features, classes = simulate(htru2.PULSARS, htru2.ROWS - htru2.PULSARS, params["data"]["seed"])
+    features, classes = simulate(
+        htru2.PULSARS,
+        htru2.ROWS - htru2.PULSARS,
+        params["data"]["seed"],
+        Survey(**params["survey"]),
+    )
     classifier = estimators.fit(estimators.build(params["train"]), features, classes)
     data = files.labelled(*files.read(path), path.name)
     probability = classifier.predict_proba(data[:, :8])[:, 1]
@@ -42,7 +48,7 @@ def main() -> int:
     parser.add_argument("--pulsars", type=int, default=htru2.PULSARS)
     parser.add_argument("--others", type=int, default=htru2.ROWS - htru2.PULSARS)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--accident", choices=sorted(ACCIDENTS), help="what befell the survey")
+    parser.add_argument("--accident", choices=sorted(CHANGES), help="what befell the survey")
     parser.add_argument("-o", "--output", type=Path, help="a CSV file; default: standard output")
     parser.add_argument(
         "--score-on", type=Path, metavar="FILE",
@@ -63,7 +69,9 @@ def main() -> int:
         return 0
     if min(arguments.pulsars, arguments.others) < 0 or arguments.pulsars + arguments.others == 0:
         raise UserError("at least one candidate is needed", "--pulsars and --others are counts")
-    survey = ACCIDENTS.get(arguments.accident, SURVEY)
+    survey = Survey(**load_params()["survey"])
+    if arguments.accident:
+        survey = befallen(survey, arguments.accident)
     features, classes = simulate(arguments.pulsars, arguments.others, arguments.seed, survey)
     text = htru2.to_csv(np.column_stack([features, classes]))
     if arguments.output:

@@ -1,9 +1,11 @@
-"""Train the classifier and choose its decision threshold, both on the training split alone.
+"""Train the two classifiers and choose their decision thresholds, on the training split alone.
 
     python scripts/train.py            # or: dvc exp run -S train.estimator=random_forest
 
-Writes models/model_pulsar.joblib, a plain scikit-learn estimator with predict_proba, and
-models/model.json: the threshold, from out-of-fold probabilities, and what made the model.
+Writes models/model_pulsar.joblib, a plain scikit-learn estimator with predict_proba of the eight
+features; models/model_six.joblib, the same without the DM curve's mean and deviation, for curves of
+another scale; and models/model.json: their thresholds, from out-of-fold probabilities, the range of each
+feature in training, and what made the models.
 """
 
 import argparse
@@ -15,12 +17,31 @@ import numpy as np
 import sklearn
 
 from candidates.htru2 import load
-from candidates.tables import FEATURES
+from candidates.tables import COLUMNS, EIGHT, FEATURES, SIX, ranges_of
+from common import files
 from common.errors import run
 from common.files import CARD, JOBLIB, PREPARED, SOURCE, read_json, write_atomically, write_json
 from common.output import say
 from common.params import load_params
-from learning.estimators import build, choose_threshold, fit, out_of_fold
+from learning.estimators import build, choose_threshold, fit, lean, out_of_fold
+
+PLACES = {EIGHT: JOBLIB, SIX: files.SIX}
+
+
+def learn(name: str, params: dict, features: np.ndarray, classes: np.ndarray) -> dict:
+    """Train one of the models and write it; its features and its threshold."""
+    columns, estimator = COLUMNS[name], build(params)
+    model = lean(fit(estimator, features[:, columns], classes))
+    probability = out_of_fold(
+        estimator, features[:, columns], classes, params["threshold_folds"], params["seed"]
+    )
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer)
+    write_atomically(PLACES[name], buffer.getvalue())
+    return {
+        "features": [FEATURES[column] for column in columns],
+        "threshold": choose_threshold(classes, probability, params["threshold"], params["max_fpr"]),
+    }
 
 
 def main() -> int:
@@ -29,23 +50,16 @@ def main() -> int:
     ).parse_args()
     params = load_params()["train"]
     features, classes = load(PREPARED / "train.csv")
-    estimator = build(params)
-    say(f"train: {params['estimator']} on {len(classes)} candidates")
-    model = fit(estimator, features, classes)
-    probability = out_of_fold(
-        estimator, features, classes, params["threshold_folds"], params["seed"]
-    )
-    threshold = choose_threshold(classes, probability, params["threshold"], params["max_fpr"])
-    buffer = io.BytesIO()
-    joblib.dump(model, buffer)
-    write_atomically(JOBLIB, buffer.getvalue())
+    say(f"train: {params['estimator']} on {len(classes)} candidates, of eight features and of six")
+    learned = {name: learn(name, params, features, classes) for name in PLACES}
     source = read_json(SOURCE, "make train")
     write_json(
         CARD,
-        {
-            "estimator": params["estimator"],
-            "features": FEATURES,
-            "threshold": threshold,
+        {"estimator": params["estimator"]}
+        | learned[EIGHT]
+        | {
+            "six": learned[SIX],
+            "ranges": ranges_of(features),
             "data": source,
             "versions": {
                 "python": platform.python_version(),
@@ -56,7 +70,10 @@ def main() -> int:
         },
     )
     kind = "SIMULATED data" if source["simulated"] else source["source"]
-    say(f"train: threshold {threshold:.4f} by {params['threshold']} on out-of-fold {kind}")
+    eight, six = (learned[name]["threshold"] for name in (EIGHT, SIX))
+    say(
+        f"train: thresholds {eight:.4f} and {six:.4f} by {params['threshold']} on out-of-fold {kind}"
+    )
     return 0
 
 

@@ -120,8 +120,8 @@ def test_predict_tells_a_pulsar_from_noise_and_names_the_data(deployed):
     assert result.returncode == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("endpoint pulsar, trained on ")
-    assert re.match(r" +1  PULSAR +\d\.\d+  pulsar", lines[2])
-    assert re.match(r" +2  noise +\d\.\d+  noise", lines[3])
+    assert re.match(r" +1  PULSAR +\d\.\d+  pulsar +eight$", lines[2])
+    assert re.match(r" +2  noise +\d\.\d+  noise +eight$", lines[3])
 
 
 def test_predict_takes_values_a_file_or_standard_input(deployed, examples):
@@ -138,10 +138,21 @@ def test_predict_takes_values_a_file_or_standard_input(deployed, examples):
     assert json.loads(piped.stdout)["predictions"] == expected
 
 
+def test_predict_names_the_model_that_scored_a_foreign_curve(deployed):
+    """PSR J1748-2446A as PRESTO folds it: its DM curve is a reduced chi^2 in the hundreds."""
+    row = "18.65,51.2,3.589,11.89,374.5,249.0,0.921,-0.408"
+    answer = deployed.script("predict", "--json", "--", *row.split(","))
+    assert answer.returncode == 0, answer.stderr
+    (prediction,) = json.loads(answer.stdout)["predictions"]
+    assert (prediction["model"], prediction["label"]) == ("six", 1)
+
+
 def test_predict_through_the_inference_api_gets_the_same_answer(deployed):
     direct = json.loads(deployed.script("predict", "--json").stdout)
     through = deployed.script("predict", "--json", "--api")
     assert through.returncode == 0, through.stderr
+    for prediction in direct["predictions"]:
+        assert prediction.pop("model") == "eight"
     assert json.loads(through.stdout) == direct
 
 

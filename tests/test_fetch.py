@@ -72,7 +72,7 @@ def zipped(text: str) -> bytes:
 
 def test_the_zip_of_the_first_home_is_used(homes, htru2_like):
     homes("htru2.zip", zipped(htru2_like.replace("\n", "\r")))
-    data, is_simulated = fetch.get("auto", PARAMS)
+    data, is_simulated = fetch.get("auto", PARAMS, {})
     assert not is_simulated
     assert np.array_equal(data, parsed(htru2_like))
 
@@ -83,7 +83,7 @@ def test_a_home_that_fails_gives_way_to_the_next(homes, htru2_like, capsys):
     homes("cut.csv", htru2_like.encode()[:5000])
     homes("hangs-up.csv", htru2_like.encode()[:5000], length=len(htru2_like))
     homes("good.arff", ("@relation x\n@data\n" + htru2_like.split("\n", 1)[1]).encode())
-    data, is_simulated = fetch.get("auto", PARAMS)
+    data, is_simulated = fetch.get("auto", PARAMS, {})
     assert not is_simulated
     assert len(data) == htru2.ROWS
     said = capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_a_home_that_fails_gives_way_to_the_next(homes, htru2_like, capsys):
 
 def test_where_no_home_answers_auto_simulates_and_says_so(homes, capsys):
     homes("gone.zip", None)
-    data, is_simulated = fetch.get("auto", PARAMS)
+    data, is_simulated = fetch.get("auto", PARAMS, {})
     assert is_simulated
     assert data.shape == (400, 9)
     assert "SIMULATED" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_where_no_home_answers_auto_simulates_and_says_so(homes, capsys):
 def test_where_no_home_answers_htru2_fails_with_the_way_out(homes):
     homes("gone.zip", None)
     with pytest.raises(UserError) as caught:
-        fetch.get("htru2", PARAMS)
+        fetch.get("htru2", PARAMS, {})
     assert "HTRU2=" in caught.value.remedy
 
 

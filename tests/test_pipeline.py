@@ -44,13 +44,15 @@ def test_the_archive_holds_model_code_and_provenance_and_no_times_or_owners(proj
         members = {member.name: member for member in tar}
         provenance = json.load(tar.extractfile("provenance.json"))
     assert sorted(members) == list(members)
-    assert {"model_pulsar.joblib", "model.json", "code/inference.py"} < set(members)
+    assert {"model_pulsar.joblib", "model_six.joblib", "model.json", "code/inference.py"} < set(
+        members
+    )
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {
         (0, 0, 0, "", "")
     }
     assert provenance["data"] == project.read("data/source.json")
     scores = project.read("evaluation/scores.json")
-    kinds = ("holdout", "cross_validation", "blocks")
+    kinds = ("holdout", "cross_validation", "blocks", "six")
     assert provenance["scores"] == {kind: scores[kind] for kind in kinds}
     assert provenance["params"]["train"]["networks"]["seeds"] == 1
     assert provenance["folds"] == project.read("evaluation/folds.json")
@@ -72,10 +74,10 @@ def test_the_model_is_a_plain_estimator(project):
     assert hasattr(estimator, "predict_proba")
 
 
-def test_dvc_shows_ten_metrics_and_the_rest_is_beside_them(project):
+def test_dvc_shows_eleven_metrics_and_the_rest_is_beside_them(project):
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
     [(name, metrics)] = shown[""]["data"].items()
-    assert name == "evaluation/metrics.json" and len(metrics["data"]) == 10
+    assert name == "evaluation/metrics.json" and len(metrics["data"]) == 11
     assert len(pd.json_normalize(project.read("evaluation/scores.json")).columns) > 60
 
 

@@ -35,7 +35,9 @@ def run_score(project, *arguments: str, **options) -> subprocess.CompletedProces
 
 def assert_same(output: bytes, expected: bytes) -> None:
     """The same labels, the same probabilities; a matrix product's last bit may differ."""
-    ours, theirs = (np.loadtxt(io.BytesIO(text), delimiter=",") for text in (output, expected))
+    ours, theirs = (
+        np.loadtxt(io.BytesIO(text), delimiter=",", usecols=(0, 1)) for text in (output, expected)
+    )
     assert np.array_equal(ours[:, 0], theirs[:, 0])
     assert np.abs(ours[:, 1] - theirs[:, 1]).max() < 1e-9
 
@@ -48,7 +50,7 @@ def test_every_answer_is_predict_probas_in_the_inputs_order(project, rows):
     (project.folder / "night.csv").write_text("\n".join(rows) + "\n")
     result = run_score(project, "night.csv", "-o", "scored.csv")
     assert result.returncode == 0, result.stderr
-    scored = np.loadtxt(project.folder / "scored.csv", delimiter=",")
+    scored = np.loadtxt(project.folder / "scored.csv", delimiter=",", usecols=(0, 1))
     assert np.abs(scored[:, 1] - expected).max() < 1e-9
     assert np.array_equal(scored[:, 0], expected >= threshold)
 
@@ -72,8 +74,8 @@ def test_every_form_of_input_gets_the_same_answers(project, rows, plain, form):
     content = gzip.compress(content) if form == "packed" else content
     result = run_score(project, "-", input=content)
     assert result.returncode == 0, result.stderr
-    assert_same(result.stdout.removeprefix(b"label,probability\n"), plain.stdout)
-    assert result.stdout.startswith(b"label,probability\n") == (form == "header")
+    assert_same(result.stdout.removeprefix(b"label,probability,model\n"), plain.stdout)
+    assert result.stdout.startswith(b"label,probability,model\n") == (form == "header")
 
 
 def test_what_is_no_feature_goes_through_and_columns_are_told(project, rows):
@@ -85,7 +87,7 @@ def test_what_is_no_feature_goes_through_and_columns_are_told(project, rows):
     result = run_score(project, "-", input="\n".join([",".join(names), *lines]).encode())
     assert result.returncode == 0, result.stderr
     scored = pd.read_csv(io.BytesIO(result.stdout))
-    assert list(scored.columns) == ["beam", "label", "probability"]
+    assert list(scored.columns) == ["beam", "label", "probability", "model"]
     assert list(scored.beam) == ["J0", "1, north", "J2", "J3"]
     plain = run_score(project, "-", input="\n".join(rows[:4]).encode())
     assert_same(

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import needs_htru2, real_htru2
+import yaml
+from conftest import ROOT, needs_htru2, real_htru2
 
+import fetch
 from candidates import htru2, simulator
+from common.errors import BadParams
+from common.params import load_params
 from simulate import score_on
 
 
@@ -51,6 +55,42 @@ def test_accidents_change_what_they_should():
     assert storm[0][:, 4].mean() > 1.3 * usual[0][:, 4].mean()
     assert np.median(loss[1][:, 2]) < np.median(usual[1][:, 2])
     assert np.median(receiver[1][:, 4]) < 0.8 * np.median(usual[1][:, 4])
+
+
+LOFAR = {
+    "centre_ghz": 0.135, "band_mhz": 32, "channels": 2592, "sample_us": 492, "integration_s": 3600,
+    "dm_trials": 4000, "snr_threshold": 5, "rfi_share": 0.5,
+}  # fmt: skip
+
+
+def test_the_survey_of_params_yaml_is_the_simulators():
+    assert simulator.Survey(**load_params()["survey"]) == simulator.SURVEY
+
+
+def test_another_survey_has_its_own_trials_and_candidates():
+    """At a tenth of the frequency a DM is told from its neighbour a thousand times as finely."""
+    survey = simulator.Survey(**LOFAR)
+    trials, ours = simulator.dm_trials(survey), simulator.dm_trials()
+    assert len(trials) == 4000
+    assert trials[1] < ours[1] / 10
+    params = {"simulated_candidates": 400, "simulated_pulsars": 150, "seed": 7}
+    theirs = fetch.simulated(params, LOFAR)
+    htru2.check(theirs, "LOFAR")
+    assert np.array_equal(theirs, fetch.simulated(params, LOFAR))
+    assert not np.array_equal(theirs, fetch.simulated(params, {}))
+    total = theirs[:, 4] * 4000
+    assert np.allclose(total, np.rint(total), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("band_mhz", 0), ("channels", 1.5), ("rfi_share", 2), ("beams", 13)]
+)
+def test_a_survey_that_cannot_be_is_refused_by_the_name_of_its_key(tmp_path, name, value):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["survey"][name] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(BadParams, match=f"survey.{name}"):
+        load_params(tmp_path / "params.yaml")
 
 
 def _by_class(survey):

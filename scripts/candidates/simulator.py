@@ -1,8 +1,8 @@
 """Candidates from the physics of a survey: HTRU2's eight numbers.
 
-Every candidate is a folded profile of 128 bins and a curve of S/N over the survey's 1196
-DM trials, both 8-bit integers, as the HTRU pipeline stored them; the features are the
-moments of those integers.
+Every candidate is a folded profile of 128 bins and a curve of S/N over the survey's DM
+trials, both 8-bit integers, as the HTRU pipeline stored them; the features are the
+moments of those integers. The survey is that of params.yaml, HTRU's being the default.
 
 Units: DM in pc cm^-3, periods and widths in ms, frequencies as named.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 BINS = 128
 MAX_LEVEL = 255  # 8 bits
-CHUNK = 2048  # candidates at a time: bounds the memory of the 1196-trial curves
+CHUNK = 2048 * 1196  # trials at a time: bounds the memory of the curves
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,14 @@ class Survey:
     band_mhz: float = 400.0
     channels: int = 1024
     sample_us: float = 64.0
-    threshold: float = 4.0  # S/N below which a trial is not recorded
+    integration_s: float = 540.0
+    dm_trials: int = 1196
+    snr_threshold: float = 4.0  # below which a trial is not recorded
     gain: float = 1.0  # of the receiver; the sky's signals scale with it
     rfi_share: float = 0.38  # of the candidates that are not pulsars
+    searched_as: "Survey | None" = (
+        None  # whose DM trials they are, where the receiver became another
+    )
 
 
 @dataclass(frozen=True)
@@ -52,28 +57,40 @@ class Population:
 
 SURVEY = Survey()
 # What happens to surveys; the monitors are tested with these.
-ACCIDENTS = {
-    "rfi_storm": replace(SURVEY, rfi_share=0.6),
-    "gain_loss": replace(SURVEY, gain=0.5),
+CHANGES = {
+    "rfi_storm": {"rfi_share": 0.6},
+    "gain_loss": {"gain": 0.5},
     # Parkes' 70-cm receiver: at a third of the frequency, DM errors cost far more S/N.
-    "new_receiver": replace(SURVEY, centre_ghz=0.436, band_mhz=32.0, channels=256),
+    "new_receiver": {"centre_ghz": 0.436, "band_mhz": 32.0, "channels": 256},
 }
 
 
-def dm_trials(count: int = 1196, tolerance: float = 1.25, pulse_us: float = 40.0) -> np.ndarray:
+def befallen(survey: Survey, accident: str) -> Survey:
+    """The survey after one of the accidents; the search goes on as before."""
+    return replace(survey, searched_as=survey, **CHANGES[accident])
+
+
+ACCIDENTS = {name: befallen(SURVEY, name) for name in CHANGES}
+
+
+def dm_trials(
+    survey: Survey = SURVEY, tolerance: float = 1.25, pulse_us: float = 40.0
+) -> np.ndarray:
     """The survey's trial DMs, each as far from the last as `tolerance` in pulse width allows.
 
-    Levin's rule as in the dedisp library, from the survey's own numbers: 64 us samples,
-    1024 channels of 0.390625 MHz below 1581.8 MHz. Reproduces the trials stored with HTRU
-    candidates within 0.01 pc cm^-3.
+    Levin's rule as in the dedisp library, below the frequency of the first channel, to 0.1 MHz as
+    HTRU's headers have it. Of HTRU's own numbers it makes the trials stored with HTRU candidates, within
+    0.01 pc cm^-3.
     """
-    channel_mhz, top_ghz, channels, sample_us = 0.390625, 1.5818, 1024, 64.0
-    centre = top_ghz - channels / 2 * channel_mhz / 1000
+    survey = survey.searched_as or survey
+    channel_mhz = survey.band_mhz / survey.channels
+    top_ghz = round(survey.centre_ghz + (survey.band_mhz - channel_mhz) / 2000, 4)
+    centre = top_ghz - survey.channels / 2 * channel_mhz / 1000
     a = 8.3 * channel_mhz / centre**3  # smearing in one channel, us per DM
-    a2, b2 = a * a, a * a * channels**2 / 16
-    c = (sample_us**2 + pulse_us**2) * (tolerance**2 - 1)
+    a2, b2 = a * a, a * a * survey.channels**2 / 16
+    c = (survey.sample_us**2 + pulse_us**2) * (tolerance**2 - 1)
     trials = [0.0]
-    while len(trials) < count:
+    while len(trials) < survey.dm_trials:
         dm = trials[-1]
         k = c + tolerance**2 * a2 * dm**2
         trials.append((b2 * dm + np.sqrt(-a2 * b2 * dm**2 + (a2 + b2) * k)) / (a2 + b2))
@@ -125,17 +142,17 @@ def _profile(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _chance(n: int, trials: int, survey: Survey, sky: Population, rng) -> np.ndarray:
     """S/N of noise over the trials: mostly below threshold (0), here and there above."""
     share = _lognormal(rng, sky.chance_trials, n)[:, None] / trials
-    snr = survey.threshold + rng.exponential(sky.chance_excess, (n, trials)).astype(np.float32)
+    snr = survey.snr_threshold + rng.exponential(sky.chance_excess, (n, trials)).astype(np.float32)
     return np.where(rng.random((n, trials), dtype=np.float32) < share, snr, 0)
 
 
 def _curve(snr: np.ndarray, chance: np.ndarray, survey: Survey, sky: Population, rng) -> np.ndarray:
     """What the search records: the signal's S/N where it passes the threshold, or a chance one."""
     noisy = snr + sky.curve_noise * rng.standard_normal(snr.shape, dtype=np.float32)
-    recorded = np.maximum(np.where(noisy > survey.threshold, noisy, 0), chance)
+    recorded = np.maximum(np.where(noisy > survey.snr_threshold, noisy, 0), chance)
     # The trial that made it a candidate is there in any case.
     best = noisy.argmax(axis=1)[:, None]
-    found = np.maximum(np.take_along_axis(noisy, best, axis=1), survey.threshold)
+    found = np.maximum(np.take_along_axis(noisy, best, axis=1), survey.snr_threshold)
     highest = np.maximum(np.take_along_axis(recorded, best, axis=1), found)
     np.put_along_axis(recorded, best, highest, axis=1)
     return _levels(recorded, 0.0)
@@ -157,8 +174,12 @@ def _folded_response(dm, period_ms, width_ms, trials: np.ndarray, survey: Survey
 
 
 def _pulsars(n: int, trials: np.ndarray, survey: Survey, sky: Population, rng):
-    period = np.clip(_lognormal(rng, sky.period_ms, n), 1.5, 9000)
-    dm = np.clip(_lognormal(rng, sky.dm, n), 2, trials[-1])
+    # A pulsar that turned less than sixty times meanwhile is not found by its period.
+    longest = survey.integration_s * 1000 / 60
+    period = np.clip(_lognormal(rng, sky.period_ms, n), 1.5, longest)
+    median, spread = sky.dm
+    near = min(median, trials[-1] / 4)  # a search that does not reach far finds those that are near
+    dm = np.clip(_lognormal(rng, (near, spread), n), 2, trials[-1])
     intrinsic = np.clip(_lognormal(rng, sky.duty, n), 0.004, 0.45) * period
     # Scattering after Bhat et al. 2004, in ms, f in GHz.
     log_dm = np.log10(dm)
@@ -184,7 +205,7 @@ def _noise(n: int, trials: np.ndarray, survey: Survey, sky: Population, rng):
     snr = np.maximum(rng.normal(*sky.noise_snr, n), 0)
     profile = _profile(_with_snr(_pulse(rng.random(n), width), snr), rng)
     chance = _chance(n, len(trials), survey, sky, rng)
-    peak = survey.threshold + _lognormal(rng, sky.peak_snr, n)
+    peak = survey.snr_threshold + _lognormal(rng, sky.peak_snr, n)
     centre = rng.integers(0, len(trials), n)
     reach = rng.geometric(0.3, n)
     distance = np.abs(np.arange(len(trials))[None, :] - centre[:, None])
@@ -203,7 +224,7 @@ def _rfi(n: int, trials: np.ndarray, survey: Survey, sky: Population, rng):
     signal = np.where(kind[:, None] < 0.35, sine * rng.uniform(0.3, 2.5, n)[:, None], pulse)
     profile = _profile(signal, rng)
     low, spread = sky.rfi_level
-    level = survey.threshold + low + rng.exponential(spread, n)
+    level = survey.snr_threshold + low + rng.exponential(spread, n)
     falls = np.where(rng.random(n) < 0.5, rng.uniform(0, 0.6, n), rng.uniform(-0.3, 0.1, n))
     drift = np.cumsum(rng.standard_normal((n, len(trials)), dtype=np.float32), axis=1)
     drift *= (np.abs(rng.normal(0, 0.05, n)).astype(np.float32))[:, None]
@@ -218,13 +239,14 @@ def simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, 8) in the file's column order and classes (n,), shuffled."""
     rng = np.random.default_rng(seed)
-    trials = dm_trials()
+    trials = dm_trials(survey)
+    chunk = max(1, CHUNK // len(trials))
     rfi = int(round(others * survey.rfi_share))
     parts = [(_pulsars, pulsars, 1), (_noise, others - rfi, 0), (_rfi, rfi, 0)]
     features, classes = [], []
     for draw, total, label in parts:
-        for start in range(0, total, CHUNK):
-            n = min(CHUNK, total - start)
+        for start in range(0, total, chunk):
+            n = min(chunk, total - start)
             profile, curve = draw(n, trials, survey, sky, rng)
             features.append(np.concatenate([moments(profile), moments(curve)], axis=1))
             classes.append(np.full(n, label))

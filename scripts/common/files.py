@@ -18,7 +18,8 @@ PREPARED = ROOT / "data" / "prepared"
 
 # train
 MODELS = ROOT / "models"
-JOBLIB = MODELS / "model_pulsar.joblib"
+JOBLIB = MODELS / "model_pulsar.joblib"  # of eight features
+SIX = MODELS / "model_six.joblib"  # without the DM curve's mean and deviation
 CARD = MODELS / "model.json"
 
 # evaluate

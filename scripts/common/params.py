@@ -81,6 +81,16 @@ SCHEMA = {
         "simulated_pulsars": whole(100, 10_000_000),
         "seed": SEED,
     },
+    "survey": {
+        "centre_ghz": number(0.01, 100),
+        "band_mhz": number(0.1, 50_000),
+        "channels": whole(1, 1_000_000),
+        "sample_us": number(0.1, 1e6),
+        "integration_s": number(1, 1e6),
+        "dm_trials": whole(8, 100_000),
+        "snr_threshold": number(0.1, 100),
+        "rfi_share": SHARE,
+    },
     "prepare": {"test_share": number(0.01, 0.9), "seed": SEED},
     "train": {
         "estimator": one_of(*ESTIMATORS),

@@ -29,19 +29,21 @@ HEAD_BYTES = 128 * 1024  # a thousand rows tell what is what
 MOST_QUOTED = 16 * BLOCK_BYTES  # within one pair of quotes
 AHEAD = 4  # blocks that wait for a worker, or to be written
 ANSWER = ["label", "probability"]
+MODEL = "model"
 BINARY = pa.array([0.0, 1.0])
 
 _model = _inference = None  # of a worker process
 
 
 class Scored:
-    """A block's output, the number of its rows, the bad ones as (row in block, reason), and how many
-    break the moment bound."""
+    """A block's output, the number of its rows, the bad ones as (row in block, reason), and what its
+    good rows are."""
 
-    def __init__(
-        self, output: bytes, rows: int, bad: list[tuple[int, str]], impossible: int
-    ) -> None:
-        self.output, self.rows, self.bad, self.impossible = output, rows, bad, impossible
+    def __init__(self, output: bytes, bad: list[tuple[int, str]], good: np.ndarray) -> None:
+        self.output, self.bad, self.rows = output, bad, len(good) + len(bad)
+        self.impossible = sum(below_bound(good, s, k) for _, s, k in MOMENTS)
+        ends = getattr(_model, "ends", None)
+        self.outside = None if ends is None else tables.Outside(ends).see(good)
 
 
 def load(folder: str, settle: Callable[[], None]) -> None:
@@ -56,17 +58,24 @@ def load(folder: str, settle: Callable[[], None]) -> None:
     _model = _inference.model_fn(folder)
 
 
-def score_block(block: bytes, found: Layout, first: bool) -> Scored:
-    """Score whole lines of a table; with `first`, they begin with its header."""
+def choose(values: np.ndarray) -> tuple[str, bool]:
+    """Which of the package's models rows (n, 8) are for, and whether it has the choice."""
+    if getattr(_model, "six", None) is None:
+        return tables.EIGHT, False
+    return _inference.choose(values, _model), True
+
+
+def score_block(block: bytes, found: Layout, which: str, first: bool) -> Scored:
+    """Score whole lines of a table by the named model; with `first`, they begin with its header."""
     try:
         if first:
             raise ValueError("the header is read with care")
-        return _score_fast(block, found)
+        return _score_fast(block, found, which)
     except (pa.ArrowInvalid, ValueError):
-        return _score_with_care(block, found, first)
+        return _score_with_care(block, found, which, first)
 
 
-def _score_fast(block: bytes, found: Layout) -> Scored:
+def _score_fast(block: bytes, found: Layout, which: str) -> Scored:
     """A block in which every row is good; ArrowInvalid or ValueError when one may not be."""
     if found.delimiter == " ":
         block = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", block))
@@ -94,17 +103,18 @@ def _score_fast(block: bytes, found: Layout) -> Scored:
         raise ValueError("no class")
     values[:, [3, 7]] -= found.excess
     carried = [pc.utf8_trim_whitespace(column) for column in columns[len(numbers) :]]
-    prediction = _predicted(values)
-    answer = [*carried, prediction[:, 0].astype(np.int8), prediction[:, 1]]
+    prediction = _predicted(values, which)
+    model = pa.repeat(which, len(values))
+    answer = [*carried, prediction[:, 0].astype(np.int8), prediction[:, 1], model]
     buffer = io.BytesIO()
     fast_csv.write_csv(
         pa.table(answer, names=[str(number) for number in range(len(answer))]), buffer,
         fast_csv.WriteOptions(include_header=False, quoting_style="none"),
     )  # fmt: skip
-    return Scored(buffer.getvalue(), len(values), [], _impossible(values))
+    return Scored(buffer.getvalue(), [], values)
 
 
-def _score_with_care(block: bytes, found: Layout, first: bool) -> Scored:
+def _score_with_care(block: bytes, found: Layout, which: str, first: bool) -> Scored:
     """The same row by row, for a block that holds a bad one; its output is that of the others."""
     rows = tables.rows_in(block.decode(errors="replace"), found, first)
     rows.values[:, [3, 7]] -= found.excess
@@ -114,20 +124,21 @@ def _score_with_care(block: bytes, found: Layout, first: bool) -> Scored:
     for number, (values, carried) in enumerate(zip(rows.values, rows.carried, strict=True)):
         if number not in bad:
             try:
-                ((label, probability),) = _predicted(values[None]).tolist()
+                ((label, probability),) = _predicted(values[None], which).tolist()
                 cells = [cell.strip() for cell in carried]
-                writer.writerow([*cells, f"{label:.0f}", repr(probability)])
+                writer.writerow([*cells, f"{label:.0f}", repr(probability), which])
             except ValueError as error:
                 bad[number] = str(error).removeprefix("row 1 ")
-    good = rows.without_bad().values
-    return Scored(
-        output.getvalue().encode(), len(rows.values), sorted(bad.items()), _impossible(good)
-    )
+    good = np.delete(rows.values, list(bad), axis=0)
+    return Scored(output.getvalue().encode(), sorted(bad.items()), good)
 
 
-def _predicted(values: np.ndarray) -> np.ndarray:
+def _predicted(values: np.ndarray, which: str) -> np.ndarray:
     """Labels and probabilities (n, 2); ValueError when the model refuses a row."""
-    prediction = _inference.predict_fn(values, _model)
+    if getattr(_model, "six", None) is None:
+        prediction = _inference.predict_fn(values, _model)
+    else:
+        prediction = _inference.predict_by(which, values, _model)
     if isinstance(prediction, _inference.BadInput):
         raise ValueError(prediction.message)
     return prediction
@@ -136,11 +147,8 @@ def _predicted(values: np.ndarray) -> np.ndarray:
 def answers(values: np.ndarray, model: str) -> np.ndarray | None:
     """Labels and probabilities (n, 2) of candidates (n, 8) by one of the package's models, None where it
     has none of that name; ValueError when the model refuses a row."""
-    return _predicted(values) if model == "eight" else None
-
-
-def _impossible(values: np.ndarray) -> int:
-    return sum(below_bound(values, s, k) for _, s, k in MOMENTS)
+    known = [tables.EIGHT] if getattr(_model, "six", None) is None else [tables.EIGHT, tables.SIX]
+    return _predicted(values, model) if model in known else None
 
 
 def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
@@ -170,8 +178,11 @@ def _end_of_lines(text: bytes, wanted: int) -> int:
     return cut
 
 
-def opening(source: Iterable[bytes], kurtosis: str | None) -> tuple[Layout, Iterator[bytes]]:
-    """How a table is written, and its blocks, the first with its header.
+def opening(
+    source: Iterable[bytes], kurtosis: str | None
+) -> tuple[Layout, np.ndarray, Iterator[bytes]]:
+    """How a table is written, the good rows (n, 8) it opens with, and its blocks, the first with its
+    header.
 
     BadTable when that cannot be told, or its numbers cannot be candidates'.
     """
@@ -183,37 +194,40 @@ def opening(source: Iterable[bytes], kurtosis: str | None) -> tuple[Layout, Iter
     good = rows.without_bad().values
     if not len(good):
         raise BadTable(tables.complaint(rows.bad) if rows.bad else "it holds no candidates")
-    tables.judge(found, tables.orient(found, good), kurtosis)
-    twice = {found.title(column).lower() for column in found.carried} & set(ANSWER)
+    good = tables.orient(found, good)
+    tables.judge(found, good, kurtosis)
+    twice = {found.title(column).lower() for column in found.carried} & {*ANSWER, MODEL}
     if twice:
         raise BadTable(f"its column {twice.pop()!r} would be there twice: rename it")
-    return found, chain([head], parts)
+    return found, good, chain([head], parts)
 
 
 def score(
-    found: Layout, parts: Iterable[bytes], sink, pool: Executor, drop_bad: bool,
+    found: Layout, parts: Iterable[bytes], which: str, sink, pool: Executor, drop_bad: bool,
     progress: Callable[[int], None],
 ) -> dict:  # fmt: skip
-    """Score the blocks of a table into `sink`, a binary stream: rows, bad rows, seconds.
+    """Score the blocks of a table by the named model into `sink`, a binary stream: rows, bad rows, what
+    lies outside of what the package was trained on, seconds.
 
     `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped.
     """
     began = time.monotonic()
-    rows, impossible, bad = 0, 0, []
+    rows, impossible, bad, outside = 0, 0, [], None
     pending: deque = deque()
-    sink.write(header(found))
+    sink.write(header(found, [*ANSWER, MODEL]))
 
     def take() -> None:
-        nonlocal rows, impossible
+        nonlocal rows, impossible, outside
         scored = pending.popleft().result()
         bad.extend((rows + number, reason) for number, reason in scored.bad)
         if drop_bad or not bad:
             sink.write(scored.output)
         rows, impossible = rows + scored.rows, impossible + scored.impossible
+        outside = scored.outside if outside is None else outside.add(scored.outside)
         progress(rows)
 
     for number, block in enumerate(parts):
-        pending.append(pool.submit(score_block, block, found, number == 0))
+        pending.append(pool.submit(score_block, block, found, which, number == 0))
         while len(pending) > AHEAD:
             take()
     while pending:
@@ -227,14 +241,17 @@ def score(
         )
     told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
     seconds = round(time.monotonic() - began, 3)
-    return {"rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "seconds": seconds}
+    return {
+        "rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "model": which,
+        "outside": [] if outside is None else outside.found(), "seconds": seconds,
+    }  # fmt: skip
 
 
-def header(found: Layout) -> bytes:
-    """The output's header line; none where the table has none."""
+def header(found: Layout, answer: list[str]) -> bytes:
+    """The header line of the table's other columns and an answer's; none where the table has none."""
     if found.header is None:
         return b""
     line = io.StringIO()
     titles = [found.title(column) for column in found.carried]
-    csv.writer(line, lineterminator="\n").writerow([*titles, *ANSWER])
+    csv.writer(line, lineterminator="\n").writerow([*titles, *answer])
     return line.getvalue().encode()

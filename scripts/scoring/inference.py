@@ -12,6 +12,11 @@ threadpoolctl, werkzeug; and candidates/tables, which reads CSV and travels with
           application/json       {"predictions": [{"label": 1, "probability": 0.98}, ...]}
           application/x-npy      an array (n, 2): label, probability
 
+A request is answered by one of two models (candidates/tables/scales.py): by that of eight features,
+or by that of six where its DM curves are of another scale. Which one is said in the answer's custom
+attributes, `model=six`, for in its body it would be one more column of what monitors capture; what lies
+outside of what the model was trained on is said on standard output.
+
 A bad row is answered with a 4xx that names row and column, counted from 1. In the real
 container only a Response returned by output_fn can say so (anything raised becomes a bare
 500), hence an error travels through predict_fn as a value.
@@ -36,6 +41,7 @@ from werkzeug.wrappers import Response
 from candidates import tables
 
 CSV, JSON, NPY = "text/csv", "application/json", "application/x-npy"
+ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 LARGE = 65536  # characters from which it pays to import pyarrow
 MANY = 1024  # rows, likewise
 PROBE_ROWS = 64
@@ -51,12 +57,24 @@ class BadInput:
 
 
 class Classifier:
-    """A fitted estimator with its threshold and the fastest exact way to evaluate it."""
+    """A fitted estimator with its threshold and the fastest exact way to evaluate it.
+
+    `six` is the Classifier for DM curves of another scale, and `ends` are the ranges of the features in
+    training, an array (2, 8); None where a package has but one model.
+    """
+
+    six = ends = None
 
     def __init__(self, estimator, card):
         self.features = card["features"]
         self.threshold = card["threshold"]
         self.probability = evaluator(estimator, len(self.features))
+
+
+class Prediction(np.ndarray):
+    """Labels and probabilities, an array (n, 2), and the name of the model that they are of."""
+
+    model = tables.EIGHT
 
 
 # -- the four functions of the container ----------------------------------------------
@@ -65,9 +83,14 @@ class Classifier:
 def model_fn(model_dir):
     # OpenBLAS has read its environment already: tell it, or its threads wait busily.
     threadpool_limits(1, user_api="blas")
-    estimator = joblib.load(os.path.join(model_dir, "model_pulsar.joblib"))
     with open(os.path.join(model_dir, "model.json")) as file:
-        return Classifier(estimator, json.load(file))
+        card = json.load(file)
+    model = Classifier(joblib.load(os.path.join(model_dir, "model_pulsar.joblib")), card)
+    place = os.path.join(model_dir, "model_six.joblib")
+    if os.path.exists(place):
+        model.six = Classifier(joblib.load(place), card["six"])
+        model.ends = tables.ends_of(card["ranges"])
+    return model
 
 
 def execution_parameters_fn():
@@ -94,13 +117,32 @@ def input_fn(body, content_type):
 
 
 def predict_fn(data, model):
-    """Labels and probabilities of each row, an array (n, 2), or the BadInput it was given."""
+    """The Prediction for rows (n, 8), or the BadInput it was given."""
     if isinstance(data, BadInput):
         return data
     if data.shape[1] != len(model.features):
         return BadInput(400, wrong_width(1, data.shape[1], len(model.features)))
+    which = tables.EIGHT
+    if model.ends is not None and ((data < model.ends[0]) | (data > model.ends[1])).any():
+        which = choose(data, model)
+        for line in tables.Outside(model.ends).see(data).told():
+            print(f"scored by {which}: {line}", flush=True)
+    return predict_by(which, data, model)
+
+
+def choose(data, model):
+    """Which of a package's models rows (n, 8) are for, by its name."""
+    return tables.EIGHT if model.six is None else tables.choose(data, model.ends)
+
+
+def predict_by(which, data, model):
+    """The Prediction of the named model for rows (n, 8), with that model's own threshold; or a
+    BadInput, where a row's numbers cannot be a candidate's."""
+    chosen, known = model, data
+    if which == tables.SIX:
+        chosen, known = model.six, np.ascontiguousarray(data[:, tables.COLUMNS[which]])
     with np.errstate(all="ignore"):
-        probability = model.probability(data)
+        probability = chosen.probability(known)
         # A sum is finite only if all of it is, and takes a fraction of the time.
         if not math.isfinite(data.sum() + probability.sum()):
             finite = np.isfinite(data)
@@ -111,8 +153,9 @@ def predict_fn(data, model):
             if not np.isfinite(probability).all():
                 row = int(np.argmin(np.isfinite(probability)))
                 return BadInput(400, f"row {row + 1} holds numbers too large to be a candidate's")
-    prediction = np.empty((len(data), 2))
-    prediction[:, 0] = probability >= model.threshold
+    prediction = Prediction((len(data), 2))
+    prediction.model = which
+    prediction[:, 0] = probability >= chosen.threshold
     prediction[:, 1] = probability
     return prediction
 
@@ -121,15 +164,16 @@ def output_fn(prediction, accept):
     if isinstance(prediction, BadInput):
         return refusal(prediction)
     chosen = negotiate(accept)
+    said = {ATTRIBUTES: f"model={getattr(prediction, 'model', tables.EIGHT)}"}
     if chosen == CSV:
-        return Response(csv_of(prediction), mimetype=CSV)
+        return Response(csv_of(prediction), mimetype=CSV, headers=said)
     if chosen == JSON:
         rows = [{"label": int(label), "probability": p} for label, p in prediction.tolist()]
-        return Response(json.dumps({"predictions": rows}), mimetype=JSON)
+        return Response(json.dumps({"predictions": rows}), mimetype=JSON, headers=said)
     if chosen == NPY:
         buffer = io.BytesIO()
         np.save(buffer, prediction)
-        return Response(buffer.getvalue(), mimetype=NPY)
+        return Response(buffer.getvalue(), mimetype=NPY, headers=said)
     return refusal(BadInput(406, f"Accept {accept} allows none of {CSV}, {JSON}, {NPY}"))
 
 

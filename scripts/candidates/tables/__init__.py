@@ -6,6 +6,7 @@ It travels in model.tar.gz beside inference.py, so it needs numpy alone and runs
     names.py       what the name of a column means
     layout.py      which column is what, and the numbers of each row
     moments.py     what the numbers give away: names exchanged, features standardised
+    scales.py      what is outside of what a model was trained on, and which model is for it
 
 Columns are found by name where they have names, by position where eight or nine have none. What
 fits neither is refused by BadTable, never guessed.
@@ -15,10 +16,21 @@ from candidates.tables.dialect import BadTable, decoded, encoding_of
 from candidates.tables.layout import Layout, Rows, layout, rows_in
 from candidates.tables.moments import EXCESS, PEARSON, judge, orient
 from candidates.tables.names import FEATURES, LABEL
+from candidates.tables.scales import (
+    COLUMNS,
+    EIGHT,
+    SIX,
+    Outside,
+    choose,
+    ends_of,
+    ranges_of,
+    told,
+)
 
 __all__ = [
-    "EXCESS", "FEATURES", "LABEL", "PEARSON", "SHOWN", "BadTable", "Layout", "Rows", "complaint", "decoded",
-    "encoding_of", "judge", "layout", "orient", "read", "rows_in",
+    "COLUMNS", "EIGHT", "EXCESS", "FEATURES", "LABEL", "PEARSON", "SHOWN", "SIX", "BadTable", "Layout",
+    "Outside", "Rows", "choose", "complaint", "decoded", "encoding_of", "ends_of", "judge", "layout",
+    "orient", "ranges_of", "read", "rows_in", "told",
 ]  # fmt: skip
 SHOWN = 10  # bad rows that are told one by one
 
