@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -63,17 +64,23 @@ def test_every_file_is_a_line_and_the_best_is_the_first(project, night, ranked):
     rows = listed(ranked.stdout)
     assert list(rows[0]) == ranking.COLUMNS
     names = [os.path.relpath(row["file"], night) for row in rows]
-    assert sorted(names[:3]) == ["beam 2/pulsar, 1.phcx.gz", "beam 2/renamed.PFD", "noise.phcx"]
-    assert names[3:] == ["cut.pfd", "empty.phcx", "fold.pfd"]
-    assert [row["rank"] for row in rows] == ["1", "2", "3", "", "", ""]
-    scores = [float(row["score"]) for row in rows[:3]]
+    packed = ["beam 2/pulsar, 1.phcx.gz", "beam 2/renamed.PFD", "noise.phcx"]
+    assert sorted(names[:4]) == sorted([*packed, "fold.pfd"])
+    assert names[4:] == ["cut.pfd", "empty.phcx"]
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "", ""]
+    scores = [float(row["score"]) for row in rows[:4]]
     assert scores == sorted(scores, reverse=True)
-    estimator = joblib.load(project.folder / "models" / "model_pulsar.joblib")
-    threshold = project.read("models/model.json")["threshold"]
+    card = project.read("models/model.json")
+    models = {"eight": ("model_pulsar", card), "six": ("model_six", card["six"])}
     for row, score in zip(rows, scores, strict=False):
-        values = [[float(row[name]) for name in FEATURES]]
+        name, told = models[row["model"]]
+        estimator = joblib.load(project.folder / "models" / f"{name}.joblib")
+        values = [[float(row[feature]) for feature in told["features"]]]
         assert abs(estimator.predict_proba(values)[0, 1] - score) < 1e-9
-        assert (row["label"], row["model"]) == (str(int(score >= threshold)), "eight")
+        assert row["label"] == str(int(score >= told["threshold"]))
+        assert row["model"] == ("six" if row["file"].endswith("fold.pfd") else "eight")
+        if row["model"] == "six":
+            continue
         assert (row["period_s"], row["dm"], row["snr"]) == ("0.0715", "-0.25", "9.5")
         assert (row["ra"], row["dec"], row["mjd"]) == ("237.657000", "-40.782861", "55212.116436")
         assert (row["telescope"], row["reason"]) == ("parkes", "")
@@ -84,18 +91,15 @@ def test_every_file_is_a_line_and_the_best_is_the_first(project, night, ranked):
 
 
 def test_what_has_no_score_has_a_reason_and_no_number_of_the_model(ranked):
-    cut, empty, fold = listed(ranked.stdout)[3:]
+    cut, empty = listed(ranked.stdout)[4:]
     for row in (cut, empty):
         assert not any(
             row[column] for column in ranking.COLUMNS if column not in ("file", "reason")
         )
     assert "cut or damaged" in cut["reason"]
     assert empty["reason"] == "it is empty"
-    assert fold["reason"] == ranking.NO_MODEL
-    assert not fold["score"] + fold["label"] + fold["model"]
-    assert float(fold["dm_kurtosis"])
     said = ranked.stderr.decode()
-    assert "3 files have no rank" in said
+    assert "2 files have no rank" in said
     assert "2 files of other names were passed over" in said
     assert "Traceback" not in said
 
@@ -109,8 +113,27 @@ def test_the_list_is_the_same_bytes_for_any_number_of_workers_and_order_of_names
     )
     assert (project.folder / "again.csv").read_bytes() == ranked.stdout
     summary = json.loads(again.stdout)
-    assert (summary["files"], summary["ranked"], summary["without_rank"]) == (6, 3, 3)
-    assert summary["models"] == {"eight": 3}
+    assert (summary["files"], summary["ranked"], summary["without_rank"]) == (6, 4, 2)
+    assert summary["models"] == {"eight": 3, "six": 1}
+
+
+def test_a_package_without_the_model_of_six_features_scores_no_fold_of_another_scale(
+    project, night, tmp_path
+):
+    package = tmp_path / "one.tar.gz"
+    with (
+        tarfile.open(project.folder / "models" / "model.tar.gz") as whole,
+        tarfile.open(package, "w:gz") as part,
+    ):
+        for member in whole.getmembers():
+            if member.name != "model_six.joblib":
+                part.addfile(member, whole.extractfile(member))
+    fold = str(night / "fold.pfd")
+    done = run_rank(project, fold, "--model", package, "--trust", "--workers", "1")
+    (row,) = listed(done.stdout)
+    assert (done.returncode, row["reason"]) == (3, ranking.NO_MODEL)
+    assert not row["score"] + row["label"] + row["model"]
+    assert float(row["dm_kurtosis"])
 
 
 @needs_given
