@@ -163,7 +163,8 @@ def _explained(one: Wanted) -> list[tuple[str, float]]:
 
     values, _ = shapley(answer, row, *_background)
     named = zip(FEATURES, values[0, :, 0].tolist(), strict=True)
-    return sorted(named, key=lambda pair: -abs(pair[1]))
+    # What a model does not know has said nothing.
+    return sorted((pair for pair in named if pair[1]), key=lambda pair: -abs(pair[1]))
 
 
 def explained(some: list[Wanted], model: str) -> dict[int, list[tuple[str, float]]]:
