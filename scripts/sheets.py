@@ -41,6 +41,7 @@ from scoring.ranking import COLUMNS
 
 NOT_DRAWN = 3
 BACKGROUND = 50  # clusters of the training candidates that absent features are taken from
+NOTHING = 1e-9  # the rounding of a feature that a model does not know
 OURS = re.compile(r"index\.html|candidates\.csv|\d{6}_.+\.png")
 NUMBERS = ("score", "period_s", "dm", "snr", "mjd", *FEATURES)  # of a list
 STYLE = """
@@ -163,7 +164,8 @@ def _explained(one: Wanted) -> list[tuple[str, float]]:
 
     values, _ = shapley(answer, row, *_background)
     named = zip(FEATURES, values[0, :, 0].tolist(), strict=True)
-    return sorted(named, key=lambda pair: -abs(pair[1]))
+    spoke = [pair for pair in named if abs(pair[1]) > NOTHING]
+    return sorted(spoke, key=lambda pair: -abs(pair[1]))
 
 
 def explained(some: list[Wanted], model: str) -> dict[int, list[tuple[str, float]]]:

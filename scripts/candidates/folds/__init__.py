@@ -52,7 +52,7 @@ def _content(path: Path) -> bytes:
             raise Unreadable("it is no file")
         if status.st_size > MOST_BYTES:
             raise Unreadable(f"it is larger than {MOST_BYTES} bytes")
-        return file.read(MOST_BYTES)
+        return file.read(status.st_size)
 
 
 def _inflated(content: bytes) -> bytes:

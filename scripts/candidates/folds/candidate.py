@@ -21,14 +21,14 @@ class Candidate:
     """A candidate as a search program folded it.
 
     `profile` (n,) and `curve` (m,), S/N or reduced chi2 at each of `dms` (m,) in pc/cm3, are what the
-    features are of; `sub_bands` (channels, n) and `sub_integrations` (parts, n) are for pictures. What a
+    features are of. `axis` are those DMs, as text where that is what the file has; `sub_bands` (channels, n) and `sub_integrations` (parts, n) are for pictures. What a
     file does not say is None or "".
     """
 
     kind: str  # phcx or pfd
     profile: np.ndarray
     curve: np.ndarray
-    dms: np.ndarray | None
+    axis: np.ndarray | str | None
     sub_bands: np.ndarray | None
     sub_integrations: np.ndarray | None
     period: float | None  # seconds
@@ -39,6 +39,13 @@ class Candidate:
     mjd: float | None
     telescope: str
     source: str
+
+    @property
+    def dms(self) -> np.ndarray | None:
+        """For pictures alone: a thousand numbers to be read take as long as the rest of a file."""
+        if isinstance(self.axis, str):
+            return np.array([*map(float, self.axis.split())])
+        return self.axis
 
 
 def features(candidate: Candidate) -> np.ndarray:

@@ -82,7 +82,7 @@ def read(content: bytes) -> Candidate:
         aligned = _rotated(bands, shifts)
         return Candidate(
             kind="pfd", profile=_scaled(aligned.sum(axis=0)),
-            curve=_curve(bands, _shifts(trials, tops, frequency, proflen), variance), dms=trials,
+            curve=_curve(bands, _shifts(trials, tops, frequency, proflen), variance), axis=trials,
             sub_bands=aligned, sub_integrations=_sub_integrations(profiles, shifts),
             period=next((p for p in (bary, topo, 1 / frequency) if np.isfinite(p) and p > 0), None),
             dm=best, snr=None, ra=ra, dec=dec,

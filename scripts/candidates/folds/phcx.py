@@ -4,6 +4,7 @@ The section `FFT` is the search, with S/N over 1196 DMs; `FFT-pdmpd` is the refi
 profile. Other layouts have sections of other names, and features that mean something else.
 """
 
+import math
 import re
 from xml.etree.ElementTree import Element, TreeBuilder  # noqa: S405 - builds a tree, parses nothing
 from xml.parsers import expat
@@ -23,6 +24,8 @@ SEARCH, FOLD = "FFT", "FFT-pdmpd"
 BINS, TRIALS = 128, 1196
 MOST_DEEP, MOST_ELEMENTS = 32, 10_000  # a real one has 6 and some 90
 SHAPE = re.compile(r"[1-9][0-9]{0,3}")
+DM = r"-?\d{1,4}(?:\.\d*)?"
+DMS = re.compile(rf"\s*(?:{DM}\s+){{{TRIALS - 1}}}{DM}\s*", re.ASCII)
 PIECE = 65_536  # bytes: what a tag or a comment may be long
 
 
@@ -38,7 +41,7 @@ def read(content: bytes) -> Candidate:
         kind="phcx",
         profile=_block(_only(fold, "Profile"), (BINS,)),
         curve=_block(_only(snr, "DataBlock"), (TRIALS,)),
-        dms=_axis(snr.find("DmIndex")),
+        axis=_axis(snr.find("DmIndex")),
         sub_bands=_plane(fold.find("SubBands")),
         sub_integrations=_plane(fold.find("SubIntegrations")),
         period=_period(best),
@@ -74,7 +77,7 @@ def _parsed(content: bytes) -> Element:
     def refuse(*_: object) -> None:
         raise Unreadable("it has a DOCTYPE or entities, which no PHCX has")
 
-    parser.buffer_text, parser.buffer_size = True, PIECE
+    parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
@@ -111,7 +114,7 @@ def _only(parent: Element, tag: str) -> Element:
 def _block(element: Element, shape: tuple[int, ...]) -> np.ndarray:
     """The bytes of a block, two hexadecimal digits each, as numbers of this shape."""
     digits = "".join((element.text or "").split())
-    wanted = 2 * int(np.prod(shape))
+    wanted = 2 * math.prod(shape)
     if len(element) or element.get("format", "02X").upper() != "02X":
         raise Unreadable(f"<{element.tag}> is not written as hexadecimal bytes")
     if len(digits) != wanted:
@@ -133,19 +136,12 @@ def _plane(element: Element | None) -> np.ndarray | None:
     return _block(element, tuple(map(int, shape)))
 
 
-def _axis(element: Element | None) -> np.ndarray | None:
-    if element is None:
-        return None
-    words = (element.text or "").split()
-    if len(words) != TRIALS:
-        raise Unreadable(f"<DmIndex> has {len(words)} DMs, not {TRIALS}")
-    try:
-        dms = np.array([*map(float, words)])
-    except ValueError:
-        raise Unreadable("<DmIndex> holds what is no number") from None
-    if not (np.abs(dms) <= MOST_DM).all():  # NaN is in no range
-        raise Unreadable(f"<DmIndex> holds a DM that is not finite, or beyond {MOST_DM:g}")
-    return dms
+def _axis(element: Element | None) -> str | None:
+    """The DMs of the search, in words."""
+    text = None if element is None else element.text
+    if text is not None and not DMS.fullmatch(text):
+        raise Unreadable(f"<DmIndex> does not hold {TRIALS} DMs of less than {MOST_DM:g}")
+    return text
 
 
 def _value(parent: Element | None, tag: str) -> float | None:
