@@ -442,11 +442,14 @@ BOMBS = {
     "inflated": gzip.compress(bytes(1 << 27), 1) * 10,
     "blank": gzip.compress(b"<phcf>" + b" " * (1 << 24), 1),
     "members": gzip.compress(b"") * 500_000,
+    "axis": gzip.compress(changed(b"0.0000\n", b"0.0000" + b" " * 15_000_000)),
+    "number": gzip.compress(changed(b"<Dm>-0.25", b"<Dm>" + b"1" * 15_000_000, True)),
     **{name: REFUSED[name][0] for name in (
         "nested", "many elements", "many attributes", "long comment", "billion laughs", "quadratic",
         "pfd counts overflow",
     )},
 }  # fmt: skip
+WORDY = changed(b">parkes<", b">" + "\u00b5 ".encode() * 5_000_000 + b"<")
 LARGEST = {
     "bins": (1, 2, 1 << 19), "sub-bands": (1, 8192, 128), "parts": (1 << 16, 2, 25), "cells": (8, 1024, 1000)
 }  # fmt: skip
@@ -472,6 +475,7 @@ def test_no_file_takes_much_memory_or_time(tmp_path):
     """Bombs, and the largest files that are whole: seconds of a processor, MiB above what Python takes."""
     for name, content in BOMBS.items():
         (tmp_path / f"{name}.phcx").write_bytes(content)
+    (tmp_path / "wordy.pfd").write_bytes(gzip.compress(WORDY))
     for name, (npart, nsub, proflen) in LARGEST.items():
         rows = np.tile(DRAW.random((1, nsub, proflen)), (npart, 1, 1))
         (tmp_path / f"{name}.pfd").write_bytes(pfd(rows))

@@ -8,6 +8,7 @@ import numpy as np
 
 MOST_DM = 10_000.0  # pc/cm3: nothing is searched for beyond it
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+LONGEST = 200  # of a number or a name
 # Of values that vary less than this part of their size, only the rounding has moments.
 ROUNDING = 1e-9
 
@@ -82,7 +83,7 @@ def number(text: str | None, name: str) -> float | None:
     text = (text or "").strip()
     if not text:
         return None
-    if not NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+    if len(text) > LONGEST or not NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise Unreadable(f"its {name} is no finite number: {text[:40]!r}")
     return float(text)
 
@@ -94,5 +95,5 @@ def checked_dm(value: float | None, name: str) -> float | None:
 
 
 def printable(text: str) -> str:
-    """Words of a header for a table: one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Words of a header for a table: one line, not too long, without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:LONGEST]).split())

@@ -139,7 +139,7 @@ def _plane(element: Element | None) -> np.ndarray | None:
 def _axis(element: Element | None) -> str | None:
     """The DMs of the search, in words."""
     text = None if element is None else element.text
-    if text is not None and not DMS.fullmatch(text):
+    if text is not None and (len(text) > PIECE or not DMS.fullmatch(text)):
         raise Unreadable(f"<DmIndex> does not hold {TRIALS} DMs of less than {MOST_DM:g}")
     return text
 
