@@ -22,6 +22,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -120,7 +121,7 @@ def is_own(archive: Path) -> bool:
 
 
 def score_all(source, size: int | None, sink, model: str, arguments: argparse.Namespace) -> dict:
-    """Score a stream into another with an unpacked model; the engine's summary."""
+    """Score a stream into another with an unpacked model; the engine's summary, and the seconds."""
     name = "standard input" if arguments.input == "-" else Path(arguments.input).name
     chunks = files.Chunks(source, name)
     with files.refused(name):
@@ -139,8 +140,10 @@ def score_all(source, size: int | None, sink, model: str, arguments: argparse.Na
                 bar.set_postfix_str(f"{rows:,} rows", refresh=False)
                 bar.update(chunks.taken - bar.n)
 
+            began = time.monotonic()
             which = chosen(arguments.features, *pool.submit(engine.choose, opening).result())
-            return engine.score(found, parts, which, sink, pool, arguments.drop_bad, progress)
+            summary = engine.score(found, parts, which, sink, pool, arguments.drop_bad, progress)
+            return summary | {"seconds": round(time.monotonic() - began, 3)}
 
 
 def chosen(asked: str, which: str, has_choice: bool) -> str:

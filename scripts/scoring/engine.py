@@ -8,7 +8,6 @@ import csv
 import importlib.util
 import io
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -207,11 +206,10 @@ def score(
     progress: Callable[[int], None],
 ) -> dict:  # fmt: skip
     """Score the blocks of a table by the named model into `sink`, a binary stream: rows, bad rows, what
-    lies outside of what the package was trained on, seconds.
+    lies outside of what the package was trained on.
 
     `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped.
     """
-    began = time.monotonic()
     rows, impossible, bad, outside = 0, 0, [], None
     pending: deque = deque()
     sink.write(header(found, [*ANSWER, MODEL]))
@@ -240,10 +238,9 @@ def score(
             "two tables in one file, with their columns in another order?"
         )
     told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
-    seconds = round(time.monotonic() - began, 3)
     return {
         "rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "model": which,
-        "outside": [] if outside is None else outside.found(), "seconds": seconds,
+        "outside": [] if outside is None else outside.found(),
     }  # fmt: skip
 
 
