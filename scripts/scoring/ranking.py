@@ -13,7 +13,7 @@ import numpy as np
 
 from candidates import folds
 from candidates.folds import Unreadable
-from candidates.tables import FEATURES
+from candidates.tables import EIGHT, FEATURES, SIX
 from scoring import engine
 from scoring.crew import Crew
 
@@ -21,7 +21,7 @@ DETAILS = ["period_s", "dm", "snr", "ra", "dec", "mjd", "telescope"]
 COLUMNS = ["rank", "file", "score", "label", "model", *DETAILS, *FEATURES, "reason"]
 BLOCK = 16  # files at a time
 # The scale of a PFD's DM curve is not HTRU2's: two of the eight features mean something else there.
-MODELS = {"phcx": "eight", "pfd": "six"}
+MODELS = {"phcx": EIGHT, "pfd": SIX}
 NO_MODEL = "the package holds no model for this DM curve's scale: make train"
 KILLED = "the process that {} it was killed, twice"
 
