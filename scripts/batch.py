@@ -9,7 +9,6 @@ table's other columns, in its order. Input and output stay in the assets bucket.
 """
 
 import argparse
-import csv
 import io
 import os
 from pathlib import Path
@@ -28,6 +27,7 @@ from clients.refusals import explained
 from clients.target import Target, name, resolve
 from common.errors import BadData, TargetError, run
 from common.files import sha256, write_atomically
+from common.lines import csv_writer
 from common.output import confirm, print_json, say
 from orchestrator.contract import PROVISION_PATH
 from scoring import engine
@@ -48,7 +48,7 @@ def beside(found: Layout, carried: list, answers: bytes) -> str:
     if len(lines) != len(carried):
         raise BadData(f"the job answered {len(lines)} lines to {len(carried)} candidates")
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     for cells, line in zip(carried, lines, strict=True):
         writer.writerow([*(cell.strip() for cell in cells), *line.split(",")])
     return engine.header(found, engine.ANSWER).decode() + text.getvalue()

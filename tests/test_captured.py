@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.monitors import captured, window
@@ -187,6 +187,8 @@ def test_another_encoding_of_the_answer_is_refused_as_by_sagemaker(folders):
 
 
 @settings(max_examples=60)
+@example(record(json.dumps("\r0"), "0", "JSON", "application/json"))
+@example(record(json.dumps(["a\nb"]), "0", "JSON", "application/json"))
 @given(st.binary(max_size=200) | st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

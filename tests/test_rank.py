@@ -214,9 +214,9 @@ def test_equal_scores_are_in_the_order_of_their_names():
 
 
 def test_names_that_are_no_text_or_no_line_stay_one_row():
-    names = ["a\nb,c", os.fsdecode(b"\xff.pfd")]
+    names = ["a\nb,c", "a\rb", os.fsdecode(b"\xff.pfd")]
     content = b"".join(ranking.lines([Row(name, reason="cut") for name in names]))
-    assert [row["file"] for row in listed(content)] == ["a\nb,c", "\\udcff.pfd"]
+    assert [row["file"] for row in listed(content)] == ["a\nb,c", "a\rb", "\\udcff.pfd"]
 
 
 # -- what is taken --------------------------------------------------------------------

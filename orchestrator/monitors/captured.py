@@ -150,7 +150,8 @@ class Reader:
                     f"row {row} has {len(left)} columns of answer and {len(right)} of request, not "
                     f"{self.answers} and {self.width - self.answers} as before"
                 )
-            if any("\n" in cell for cell in left + right if isinstance(cell, str)):
+            texts = [cell for cell in left + right if isinstance(cell, str)]
+            if any("\n" in text or "\r" in text for text in texts):
                 raise Refused(f"row {row} has a line break within a cell")
             writer.writerow(left + right)
         return written.getvalue().split("\n")[:-1]

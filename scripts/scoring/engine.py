@@ -4,7 +4,6 @@ Each worker process takes the package's own inference.py and model, and scores w
 megabytes at a time. The head of a table is read with care, and says how the rest is written.
 """
 
-import csv
 import importlib.util
 import io
 import re
@@ -22,6 +21,7 @@ from pyarrow import csv as fast_csv
 from candidates import tables
 from candidates.tables import BadTable, Layout
 from candidates.tables.moments import HANDFUL, MOMENTS, below_bound
+from common.lines import csv_writer
 
 BLOCK_BYTES = 4 * 1024 * 1024
 HEAD_BYTES = 128 * 1024  # a thousand rows tell what is what
@@ -119,7 +119,7 @@ def _score_with_care(block: bytes, found: Layout, which: str, first: bool) -> Sc
     rows.values[:, [3, 7]] -= found.excess
     bad = dict(rows.bad)
     output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
+    writer = csv_writer(output)
     for number, (values, carried) in enumerate(zip(rows.values, rows.carried, strict=True)):
         if number not in bad:
             try:
@@ -250,5 +250,5 @@ def header(found: Layout, answer: list[str]) -> bytes:
         return b""
     line = io.StringIO()
     titles = [found.title(column) for column in found.carried]
-    csv.writer(line, lineterminator="\n").writerow([*titles, *answer])
+    csv_writer(line).writerow([*titles, *answer])
     return line.getvalue().encode()

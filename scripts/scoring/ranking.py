@@ -3,7 +3,6 @@
 Files are read in processes that have no model, and scored in one that has no files.
 """
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 from candidates import folds
 from candidates.folds import Unreadable
 from candidates.tables import EIGHT, FEATURES, SIX
+from common.lines import csv_writer
 from scoring import engine
 from scoring.crew import Crew
 
@@ -109,7 +109,7 @@ def lines(
     """The list as CSV. `more` are columns before the reason; `of` gives a row's values there."""
     yield (",".join([*COLUMNS[:-1], *more, COLUMNS[-1]]) + "\n").encode()
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv_writer(buffer)
     for rank, row in enumerate(ranked, start=1):
         scored = row.score is not None
         answer = (repr(row.score), row.label, row.model) if scored else ("", "", "")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json, sha256, write_json
+from common.lines import csv_writer
 
 BESIDE = ".shard.json"
 
@@ -61,7 +62,7 @@ def merged(places: list[Path]) -> Iterator[bytes]:
     name, score = head.index("file"), head.index("score")
     rows.sort(key=lambda row: (row[score] == "", -float(row[score] or 0), row[name]))
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv_writer(buffer)
     writer.writerow(head)
     for rank, row in enumerate(rows, start=1):
         writer.writerow([rank if row[score] else "", *row[1:]])
