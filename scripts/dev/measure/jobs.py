@@ -9,16 +9,17 @@ import pandas as pd
 from candidates import simulator
 from common.errors import UserError
 from common.output import say
-from measure import load, servers
+from measure import batch, load, servers
 from measure.place import DEFAULT, Place, Sandbox, processes, sandbox
 
 SIZES = (100_000, 1_000_000, 10_000_000)
 SIMULATED = 20_000  # candidates, over and over again
 JOB, ENDPOINT = "transform job", "endpoint"
 QUIET, BUSY = "p99 ms", "p99 ms beside a job"
+PEER = "score s"  # of scripts/score.py, which has the same rows in a file and no endpoint beside it
 CLIENTS = 8
 POLL_SECONDS = 1.0  # asking takes time from the job
-WORKERS = ("sandbox job", "sandbox endpoint night")  # how the job's two processes are titled
+WORKERS = ("sandbox job", "sandbox endpoint night")  # how the job's processes are titled
 
 
 def measure(place: Place) -> dict[tuple, float]:
@@ -39,6 +40,7 @@ def measure(place: Place) -> dict[tuple, float]:
                 for _ in range(size // SIMULATED):
                     file.write(lines)
             running.upload(path, f"night{size}/night.csv")
+            figures[JOB, size, PEER] = batch.score(path, size)["s"]
             path.unlink()
             figures |= {(JOB, size, key): value for key, value in _job(running, size).items()}
         job = threading.Thread(target=_job, args=(running, SIZES[-1], "beside"))
@@ -96,11 +98,12 @@ def _peak(pid: int) -> float:
 
 
 def table(medians: pd.Series) -> str:
-    lines = [f"{'candidates':>12}{'s':>8}{'rows/s':>12}{'MiB':>6}"]
+    lines = [f"{'candidates':>12}{'s':>8}{'rows/s':>12}{'MiB':>6}{'score.py, s':>13}"]
     for size in SIZES:
         seconds = medians[JOB, size, "s"]
         lines.append(
             f"{size:12,}{seconds:8.2f}{size / seconds:12,.0f}{medians[JOB, size, 'MiB']:6.0f}"
+            f"{medians[JOB, size, PEER]:13.2f}"
         )
     quiet, busy = medians[ENDPOINT, CLIENTS, QUIET], medians[ENDPOINT, CLIENTS, BUSY]
     lines.append(
