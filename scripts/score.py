@@ -23,11 +23,11 @@ import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from candidates import files, tables
@@ -40,6 +40,7 @@ from common.output import print_json, say
 from orchestrator.sandbox.hosting.archive import BadArchive, unpack
 from orchestrator.sandbox.hosting.confinement import READ, confine
 from scoring import engine
+from scoring.crew import Crew
 
 
 @contextmanager
@@ -120,6 +121,11 @@ def is_own(archive: Path) -> bool:
     return ARCHIVE.is_file() and archive.read_bytes() == ARCHIVE.read_bytes()
 
 
+def settle(model: str) -> None:
+    """Load a package into a process that gets no files but the package's."""
+    engine.load(model, partial(confine, {model: READ}))
+
+
 def score_all(source, size: int | None, sink, model: str, arguments: argparse.Namespace) -> dict:
     """Score a stream into another with an unpacked model; the engine's summary, and the seconds."""
     name = "standard input" if arguments.input == "-" else Path(arguments.input).name
@@ -129,25 +135,26 @@ def score_all(source, size: int | None, sink, model: str, arguments: argparse.Na
         for line in found.told():
             say(f"{name}: {line}")
         with (
-            ProcessPoolExecutor(
-                arguments.workers, initializer=engine.load,
-                initargs=(model, partial(confine, {model: READ})),
-            ) as pool,
+            Crew(engine.called, arguments.workers, partial(settle, model)) as crew,
             tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
-        ):  # fmt: skip
+        ):
 
             def progress(rows: int) -> None:
                 bar.set_postfix_str(f"{rows:,} rows", refresh=False)
                 bar.update(chunks.taken - bar.n)
 
             began = time.monotonic()
-            which = chosen(arguments.features, *pool.submit(engine.choose, opening).result())
-            summary = engine.score(found, parts, which, sink, pool, arguments.drop_bad, progress)
+            which = chosen(arguments.features, crew, opening)
+            summary = engine.score(found, parts, which, sink, crew, arguments.drop_bad, progress)
             return summary | {"seconds": round(time.monotonic() - began, 3)}
 
 
-def chosen(asked: str, which: str, has_choice: bool) -> str:
-    """The model that was asked for, or the one that the package would take."""
+def chosen(asked: str, crew: Crew, opening: np.ndarray) -> str:
+    """The model that was asked for, or the one that the package would take for rows (n, 8)."""
+    ((_, result),) = crew.each([[partial(engine.choose, opening)]], 1)
+    if result is None:
+        raise UserError("the package's model cannot be loaded", "make package")
+    ((which, has_choice),) = result
     if asked == tables.SIX and not has_choice:
         raise UserError("the package has no model of six features", "make package")
     return which if asked == "auto" else asked

@@ -3,8 +3,13 @@
 import gzip
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -59,6 +64,17 @@ def test_every_answer_is_predict_probas_in_the_inputs_order(project, rows):
 def plain(project, rows):
     """The answers to the first rows, as plain numbers."""
     return run_score(project, "-", input="\n".join(rows[:500]).encode() + b"\n")
+
+
+@pytest.fixture(scope="module")
+def night(project, rows) -> bytes:
+    """What becomes of night-long.csv, some blocks long, when nothing happens."""
+    lines = [f"J{number},{row}" for number, row in enumerate(rows * (100_000 // len(rows) + 1))]
+    content = "\n".join([",".join(["id", *FEATURES]), *lines[:100_000]])
+    (project.folder / "night-long.csv").write_text(content)  # its last line has no end
+    result = run_score(project, "night-long.csv")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 # test_tables.py has every dialect; these are those that the blocks could be cut wrongly in.
@@ -210,3 +226,52 @@ def test_a_package_from_elsewhere_wants_trust(project, tmp_path):
     copy = tmp_path / "copy.tar.gz"
     copy.write_bytes((project.folder / "models" / "model.tar.gz").read_bytes())
     assert run_score(project, "one.csv", "-o", "out.csv", "--model", str(copy)).returncode == 0
+
+
+# -- killed processes -----------------------------------------------------------------
+
+
+def test_workers_that_are_killed_cost_no_row(project, night):
+    """The first while it loads the model, another while both are at work."""
+    with subprocess.Popen(
+        [sys.executable, "scripts/score.py", "night-long.csv", "--workers", "2"],
+        cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stderr.readline()  # the package is unpacked, by a process of its own
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for there in (1, 2):
+            deadline = time.monotonic() + 60
+            while len(ids := children.read_text().split()) < there and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.kill(int(ids[-1]), signal.SIGKILL)
+        out, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert out == night
+
+
+DEADLY = """
+import os, signal
+class BadInput: pass
+def model_fn(folder): return 1
+def predict_fn(data, model):
+    if (data[:, 0] == 77).any():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return data[:, :2]
+"""
+
+
+def test_a_row_that_ends_its_process_ends_the_run_and_is_told(project, rows, tmp_path):
+    archive = tmp_path / "deadly.tar.gz"
+    archive.write_bytes(pack({"code/inference.py": DEADLY.encode()}))
+    lines = rows[:3000]
+    lines[2500] = ",".join(["77", *lines[2500].split(",")[1:]])
+    (project.folder / "deadly.csv").write_text("\n".join(lines) + "\n")
+    result = run_score(
+        project, "deadly.csv", "-o", "never.csv", "--drop-bad", "--model", str(archive), "--trust"
+    )
+    assert result.returncode == 1
+    first, last = map(int, re.search(rb"error: rows (\d+) to (\d+):", result.stderr).groups())
+    assert 1 < first <= 2501 <= last == 3000
+    assert b"was killed, twice" in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert not (project.folder / "never.csv").exists()

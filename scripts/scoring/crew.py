@@ -6,9 +6,11 @@ costs nothing but itself.
 """
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 
 TRIES = 2  # of an item alone: one may fall to what has nothing to do with it
@@ -23,75 +25,68 @@ class Crew:
     def __init__(
         self, task: Callable[[list], list], workers: int, settle: Callable[[], None] | None = None
     ) -> None:
-        self._task, self._workers, self._settle = task, workers, settle
-        self._pool = self._opened(workers)
+        self.workers = workers
+        self._all, self._one = _Pool(task, workers, settle), _Pool(task, 1, settle)
 
     def __enter__(self) -> "Crew":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._all.close()
+        self._one.close()
 
     def ready(self) -> bool:
         """Whether a process can be settled at all."""
-        return self._submitted(self._pool, []).exception() is None
+        return any(not _lost(self._all.submit([])) for _ in range(TRIES))
 
     def each(self, blocks: Iterable[list], ahead: int) -> Iterator[tuple[list, list | None]]:
-        """Blocks and their results as they are done; None for a block of one item that ended its
-        process, twice. No more than `ahead` blocks are taken before their turn."""
+        """Blocks and their results, in the order of the blocks; None for a block of one item that ended
+        its process, twice. No more than `ahead` blocks are taken before their turn."""
         blocks = iter(blocks)
-        flying: dict[Future, list] = {}
+        flying: deque[tuple[list, Future]] = deque()
         while True:
             for block in islice(blocks, ahead - len(flying)):
-                flying[self._submitted(self._pool, block)] = block
+                flying.append((block, self._all.submit(block)))
             if not flying:
                 return
-            done, _ = wait(flying, return_when=FIRST_COMPLETED)
-            lost = []
-            for future in done:
-                block = flying.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    lost.append(block)
-                else:
-                    yield block, future.result()
-            if lost:
-                # They are done or lost, all of them.
-                for future, block in flying.items():
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        lost.append(block)
-                    else:
-                        yield block, future.result()
-                flying = {}
-                self._pool.shutdown()
-                self._pool = self._opened(self._workers)
-                for block in lost:
-                    yield from self._alone(block)
+            block, future = flying.popleft()
+            if _lost(future):
+                yield from self._alone(block)
+            else:
+                yield block, future.result()
 
     def _alone(self, block: list) -> Iterator[tuple[list, list | None]]:
-        pool = self._opened(1)
         for item in block:
-            for _ in range(TRIES):
-                future = self._submitted(pool, [item])
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    yield [item], future.result()
-                    break
-                pool.shutdown()
-                pool = self._opened(1)
-            else:
-                yield [item], None
-        pool.shutdown()
+            tries = (self._one.submit([item]) for _ in range(TRIES))
+            done = next((future for future in tries if not _lost(future)), None)
+            yield [item], done and done.result()
 
-    def _opened(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, initializer=_begin, initargs=(self._settle,))
 
-    def _submitted(self, pool: ProcessPoolExecutor, block: list) -> Future:
-        """A pool that is broken takes nothing: that is said by the future, too."""
+class _Pool:
+    """A pool of the standard library that is opened again when it has ended."""
+
+    def __init__(
+        self, task: Callable[[list], list], workers: int, settle: Callable[[], None] | None
+    ) -> None:
+        self._task = task
+        self._open = partial(ProcessPoolExecutor, workers, initializer=_begin, initargs=(settle,))
+        self._pool = self._open()
+
+    def submit(self, block: list) -> Future:
         try:
-            return pool.submit(self._task, block)
-        except BrokenProcessPool as error:
-            future: Future = Future()
-            future.set_exception(error)
-            return future
+            return self._pool.submit(self._task, block)
+        except BrokenProcessPool:
+            self._pool.shutdown()
+            self._pool = self._open()
+            return self._pool.submit(self._task, block)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _lost(future: Future) -> bool:
+    """Whether its process has ended before it was done; waits for either."""
+    return isinstance(future.exception(), BrokenProcessPool)
 
 
 def _begin(settle: Callable[[], None] | None) -> None:

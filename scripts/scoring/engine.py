@@ -8,9 +8,8 @@ import csv
 import importlib.util
 import io
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from pyarrow import csv as fast_csv
 from candidates import tables
 from candidates.tables import BadTable, Layout
 from candidates.tables.moments import HANDFUL, MOMENTS, below_bound
+from common.errors import UserError
+from scoring.crew import Crew
 
 BLOCK_BYTES = 4 * 1024 * 1024
 HEAD_BYTES = 128 * 1024  # a thousand rows tell what is what
@@ -55,6 +56,11 @@ def load(folder: str, settle: Callable[[], None]) -> None:
     _inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(_inference)
     _model = _inference.model_fn(folder)
+
+
+def called(calls: list[Callable]) -> list:
+    """What a crew's processes do."""
+    return [call() for call in calls]
 
 
 def choose(values: np.ndarray) -> tuple[str, bool]:
@@ -202,34 +208,36 @@ def opening(
 
 
 def score(
-    found: Layout, parts: Iterable[bytes], which: str, sink, pool: Executor, drop_bad: bool,
+    found: Layout, parts: Iterable[bytes], which: str, sink, crew: Crew, drop_bad: bool,
     progress: Callable[[int], None],
 ) -> dict:  # fmt: skip
     """Score the blocks of a table by the named model into `sink`, a binary stream: rows, bad rows, what
     lies outside of what the package was trained on.
 
-    `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped.
+    `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped;
+    UserError when the process that scores some is killed, twice.
     """
     rows, impossible, bad, outside = 0, 0, [], None
-    pending: deque = deque()
     sink.write(header(found, [*ANSWER, MODEL]))
-
-    def take() -> None:
-        nonlocal rows, impossible, outside
-        scored = pending.popleft().result()
+    calls = (
+        [partial(score_block, block, found, which, number == 0)]
+        for number, block in enumerate(parts)
+    )
+    for (call,), result in crew.each(calls, crew.workers + AHEAD):
+        if result is None:
+            block, *_, first = call.args
+            count = len(tables.rows_in(block.decode(errors="replace"), found, first).values)
+            raise UserError(
+                f"rows {rows + 1} to {rows + count}: the process that scores them was killed, twice",
+                "if memory was short, fewer at once: --workers 1",
+            )
+        (scored,) = result
         bad.extend((rows + number, reason) for number, reason in scored.bad)
         if drop_bad or not bad:
             sink.write(scored.output)
         rows, impossible = rows + scored.rows, impossible + scored.impossible
         outside = scored.outside if outside is None else outside.add(scored.outside)
         progress(rows)
-
-    for number, block in enumerate(parts):
-        pending.append(pool.submit(score_block, block, found, which, number == 0))
-        while len(pending) > AHEAD:
-            take()
-    while pending:
-        take()
     if bad and not drop_bad:
         raise BadTable(tables.complaint(bad), rows=True)
     if impossible > HANDFUL:
