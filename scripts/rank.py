@@ -177,7 +177,9 @@ def rank(arguments: argparse.Namespace) -> dict:
     if arguments.shard:
         read = [arguments.model, *([Path(arguments.known)] if arguments.known else [])]
         made_with = [repr(arguments.within).encode(), *(place.read_bytes() for place in read)]
-        shards.sign(Path(arguments.output), arguments.shard, found.files.values(), made_with)
+        shards.sign(
+            Path(arguments.output), arguments.shard, found.files.values(), made_with, "rank"
+        )
     return summary_of(ranked, share, time.monotonic() - began)
 
 

@@ -46,7 +46,7 @@ def written(folder: Path, of: int, names=NAMES, made_with=(b"model",)) -> list[P
         shard, place = Shard(number, of), folder / f"ranked-{number}-{of}.csv"
         rows = [row for row, name in zip(ROWS, NAMES, strict=True) if shard.has(name)]
         place.write_bytes(b"".join(ranking.lines(ranking.ordered(rows))))
-        shards.sign(place, shard, names, made_with)
+        shards.sign(place, shard, names, made_with, "rank")
         places.append(place)
     return places
 

@@ -1,7 +1,8 @@
-"""One list from many machines: which files are whose, and the lists of all of them made one.
+"""One list from many machines: what is whose, and the lists of all of them made one.
 
 Whose a file is depends on its path below the folder that was named, and on nothing else: neither on the
-order of a listing nor on the machine. Beside its list each shard writes what it was a shard of.
+order of a listing nor on the machine. A table's blocks are shared out in their order. Beside its list each
+shard writes what it was a shard of.
 """
 
 import csv
@@ -29,6 +30,12 @@ class Shard:
         digest = hashlib.sha256(os.fsencode(name)).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 
+    def bytes_of(self, size: int, block: int) -> tuple[int, int]:
+        """Where its blocks begin and end in `size` bytes; the first shard has some."""
+        count = -(-size // block)
+        first, last = (-(-count * number // self.of) for number in (self.number - 1, self.number))
+        return first * block, last * block
+
 
 def named(text: str) -> Shard:
     """A shard as it is written, i/n; ValueError for what is none."""
@@ -38,20 +45,30 @@ def named(text: str) -> Shard:
     return Shard(number, of)
 
 
-def sign(place: Path, shard: Shard, names: Iterable[str], made_with: Iterable[bytes]) -> None:
-    """Write beside a shard's list which of how many it is, of which files, made with what else."""
+def sign(
+    place: Path, shard: Shard, names: Iterable[str], made_with: Iterable[bytes], script: str,
+    **more: object,
+) -> None:  # fmt: skip
+    """Write beside a shard's list which of how many it is, of which files, made with what else, and what
+    its script wants to know of it."""
     said = {
+        "script": script,
         "files": sha256(b"\n".join(sorted(map(os.fsencode, names)))),
         "made_with": [sha256(content) for content in made_with],
-        "list": sha256(place.read_bytes()),
+        "list": _digest(place),
     }
-    write_json(Path(f"{place}{BESIDE}"), asdict(shard) | said)
+    write_json(Path(f"{place}{BESIDE}"), asdict(shard) | said | more)
+
+
+def _digest(place: Path) -> str:
+    with open(place, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def merged(places: list[Path]) -> Iterator[bytes]:
     """The lists of all shards as one, as it would be without shards. UserError where one is missing, or
     is of other files, or of another model."""
-    _check(places)
+    checked(places, "rank")
     head: list[str] = []
     rows: list[list[str]] = []
     for place in places:
@@ -70,24 +87,40 @@ def merged(places: list[Path]) -> Iterator[bytes]:
         buffer.truncate()
 
 
-def _check(places: list[Path]) -> None:
-    again = "python scripts/rank.py INPUT --shard {} -o {}"
+def again(script: str, shard: object = "i/n", place: object = "…") -> str:
+    """The command that makes a shard's list."""
+    return f"python scripts/{script}.py INPUT --shard {shard} -o {place}"
+
+
+def checked(places: list[Path], script: str) -> list[tuple[Path, dict]]:
+    """The lists of all shards in order, each with what is written beside it. UserError where one is
+    missing, or is of other files, or of another model."""
     said = []
     for place in places:
-        one = read_json(Path(f"{place}{BESIDE}"), again.format("i/n", place))
-        if not place.is_file() or sha256(place.read_bytes()) != one["list"]:
+        one = read_json(Path(f"{place}{BESIDE}"), again(script, place=place))
+        if one["script"] != script:
+            raise UserError(
+                f"{place} is a list of scripts/{one['script']}.py",
+                f"python scripts/{one['script']}.py --merge {place} … -o …",
+            )
+        if not place.is_file() or _digest(place) != one["list"]:
             shard = f"{one['number']}/{one['of']}"
-            raise UserError(f"{place} is not what its shard wrote", again.format(shard, place))
+            raise UserError(f"{place} is not what its shard wrote", again(script, shard, place))
         said.append(one)
-    for key, words in (("of", "splits"), ("files", "files"), ("made_with", "models or catalogues")):
+    for key, words in (
+        ("of", "splits"),
+        ("files", "files"),
+        ("made_with", "models, catalogues or options"),
+    ):
         if any(one[key] != said[0][key] for one in said):
-            raise UserError(f"these are shards of different {words}", again.format("i/n", "…"))
+            raise UserError(f"these are shards of different {words}", again(script))
     there = [one["number"] for one in said]
     of = said[0]["of"]
     if missing := sorted(set(range(1, of + 1)) - set(there)):
         raise UserError(
             f"of {of} shards {len(missing)} are missing: {', '.join(map(str, missing[:10]))}",
-            again.format(f"{missing[0]}/{of}", "…"),
+            again(script, f"{missing[0]}/{of}"),
         )
     if len(there) > of:
         raise UserError(f"there are {len(there)} lists of {of} shards", "name each of them once")
+    return sorted(zip(places, said, strict=True), key=lambda pair: pair[1]["number"])
