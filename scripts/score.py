@@ -39,7 +39,7 @@ import numpy as np
 from tqdm import tqdm
 
 from candidates import files, tables
-from candidates.files import Stretch, add_reading
+from candidates.files import add_reading
 from clients.refusals import explained
 from clients.target import resolve
 from common.errors import UserError, run
@@ -135,7 +135,7 @@ def settle(model: str) -> None:
 
 
 def score_all(
-    source, size: int | None, stretch: Stretch | None, sink, model: str, arguments: argparse.Namespace
+    source, size: int | None, stretch: shards.Stretch | None, sink, model: str, arguments: argparse.Namespace
 ) -> dict:  # fmt: skip
     """Score a stream, or a stretch of it, into another with an unpacked model; the engine's summary, and
     the seconds."""
@@ -198,7 +198,7 @@ def score(arguments: argparse.Namespace) -> dict:
         if shard:
             name = named(arguments.input)
             with files.refused(name):
-                stretch = Stretch(source, name, *shard.bytes_of(size, engine.BLOCK_BYTES))
+                stretch = shards.Stretch(source, name, *shard.bytes_of(size, engine.BLOCK_BYTES))
         summary = score_all(source, size, stretch, sink, model, arguments)
     if stretch:
         summary["from_byte"] = stretch.begin

@@ -21,14 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import score
-from candidates.files import Stretch
 from candidates.htru2 import load
 from candidates.tables import FEATURES
 from common.errors import BadData, UserError
 from orchestrator.sandbox.hosting import confinement
 from scoring import engine, shards
 from scoring.packing import pack
-from scoring.shards import Shard
+from scoring.shards import Shard, Stretch
 
 
 @pytest.fixture(scope="module")

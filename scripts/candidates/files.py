@@ -12,7 +12,6 @@ import io
 import lzma
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import zipfile
@@ -34,7 +33,6 @@ DAMAGED = (
     OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile
 )  # fmt: skip
 UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-CONTAINERS = (b"PK\x03\x04", b"PAR1")  # read from their ends
 
 
 @contextmanager
@@ -144,69 +142,12 @@ class Chunks:
             if start.startswith(magic):
                 yield from _chunks(unpacker(self))
                 return
-        if start.startswith(CONTAINERS):
-            with tempfile.TemporaryFile() as file:
+        if start.startswith((b"PK\x03\x04", b"PAR1")):
+            with tempfile.TemporaryFile() as file:  # both are read from their ends
                 shutil.copyfileobj(self, file, CHUNK)
                 yield from _from_zip(file) if start[:2] == b"PK" else _from_parquet(file)
             return
         yield from _chunks(self)
-
-
-class Stretch:
-    """Part of a plain table: the lines that begin before byte `last` and not before `first`, but for the
-    line that `first` is in, which is whole. Its bytes, from `begin` to `end`, are read a chunk at a time;
-    `taken` counts them.
-
-    BadData where a table has no such part: where its text is not that of its bytes, or a cell in quotes
-    goes on in the next.
-    """
-
-    def __init__(self, file, name: str, first: int, last: int) -> None:
-        self._file, self._name, self.taken = file, name, 0
-        self.size = os.fstat(file.fileno()).st_size
-        self.head = file.read(CHUNK)
-        if reason := self._not_plain():
-            raise self._refused(reason)
-        self.begin, self.end = (self._line_at(byte) for byte in (first, last))
-        file.seek(0)
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._file.seek(self.begin)
-        quotes = 0
-        while left := self.end - self.begin - self.taken:
-            if not (chunk := self._file.read(min(CHUNK, left))):
-                raise self._refused("it became shorter while it was read")
-            self.taken += len(chunk)
-            quotes += chunk.count(b'"')
-            yield chunk
-        if quotes % 2:
-            raise self._refused("a cell in quotes goes on where the shard ends")
-
-    def _not_plain(self) -> str:
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            return "it is no regular file"
-        if self.head.startswith((*UNPACKERS, *CONTAINERS)):
-            return "it is packed"
-        if (encoding := tables.encoding_of(self.head)) != "utf-8":
-            return f"its text is {encoding}, not utf-8"
-        if b"\r" in self.head and b"\n" not in self.head:
-            return "its lines end with bare carriage returns"
-        return ""
-
-    def _refused(self, reason: str) -> BadData:
-        return BadData(f"{self._name}: {reason}: it has no shards", "score it without --shard")
-
-    def _line_at(self, byte: int) -> int:
-        """Where the line begins that a byte is in; the end of the file for what is behind it."""
-        if byte >= self.size:
-            return self.size
-        while byte:
-            start = max(0, byte - CHUNK)
-            self._file.seek(start)
-            if (at := self._file.read(byte - start).rfind(b"\n")) >= 0:
-                return start + at + 1
-            byte = start
-        return 0
 
 
 def _chunks(stream) -> Iterator[bytes]:
