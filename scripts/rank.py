@@ -39,19 +39,13 @@ from candidates.catalogue import Catalogue, Tolerances
 from candidates.finding import Found
 from common.errors import UserError, run
 from common.output import print_json, say
-from orchestrator.sandbox.hosting.confinement import READ, confine
-from score import add_model, completed, unpacked
-from scoring import engine, ranking, shards
+from score import add_model, completed, settle, unpacked
+from scoring import ranking, shards
 from scoring.crew import Crew
 from scoring.ranking import Row
 
 WITHOUT_RANK = 3
 SHOWN = 10  # files that are told one by one
-
-
-def settle(model: str) -> None:
-    """Load a package into a process that gets no files but the package's."""
-    engine.load(model, partial(confine, {model: READ}))
 
 
 def tolerances(text: str) -> Tolerances:
@@ -183,7 +177,9 @@ def rank(arguments: argparse.Namespace) -> dict:
     if arguments.shard:
         read = [arguments.model, *([Path(arguments.known)] if arguments.known else [])]
         made_with = [repr(arguments.within).encode(), *(place.read_bytes() for place in read)]
-        shards.sign(Path(arguments.output), arguments.shard, found.files.values(), made_with)
+        shards.sign(
+            Path(arguments.output), arguments.shard, found.files.values(), made_with, "rank"
+        )
     return summary_of(ranked, share, time.monotonic() - began)
 
 

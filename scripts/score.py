@@ -10,6 +10,12 @@ same order: what is no feature and no class, such as an id, then `label,probabil
 cannot be read ends the run, and is named; with --drop-bad it is left out, and counted. Nothing appears
 under the output's name before it is complete.
 
+With --shard i/n, for an array of jobs, each job scores its share of one plain file, whole lines of it;
+--merge makes one table of theirs, the same to the byte as without shards, and only if all are there.
+
+    python scripts/score.py night.csv -o scored-$SLURM_ARRAY_TASK_ID.csv --shard $SLURM_ARRAY_TASK_ID/100
+    python scripts/score.py --merge scored-*.csv -o scored.csv
+
 `model` is `eight`, or `six` for a table whose DM curves are of another scale: the model that does
 without their mean and deviation. The rows that a table opens with decide for the whole of it; --features
 says it instead. What lies outside of what the model was trained on is counted, and said.
@@ -20,14 +26,16 @@ model's it gets no network and no files but its own where the kernel can see to 
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from candidates import files, tables
@@ -35,11 +43,12 @@ from candidates.files import add_reading
 from clients.refusals import explained
 from clients.target import resolve
 from common.errors import UserError, run
-from common.files import ARCHIVE
+from common.files import ARCHIVE, sha256
 from common.output import print_json, say
 from orchestrator.sandbox.hosting.archive import BadArchive, unpack
 from orchestrator.sandbox.hosting.confinement import READ, confine
-from scoring import engine
+from scoring import engine, shards
+from scoring.crew import Crew
 
 
 @contextmanager
@@ -120,46 +129,137 @@ def is_own(archive: Path) -> bool:
     return ARCHIVE.is_file() and archive.read_bytes() == ARCHIVE.read_bytes()
 
 
-def score_all(source, size: int | None, sink, model: str, arguments: argparse.Namespace) -> dict:
-    """Score a stream into another with an unpacked model; the engine's summary, and the seconds."""
-    name = "standard input" if arguments.input == "-" else Path(arguments.input).name
+def settle(model: str) -> None:
+    """Load a package into a process that gets no files but the package's."""
+    engine.load(model, partial(confine, {model: READ}))
+
+
+def score_all(
+    source, size: int | None, stretch: shards.Stretch | None, sink, model: str, arguments: argparse.Namespace
+) -> dict:  # fmt: skip
+    """Score a stream, or a stretch of it, into another with an unpacked model; the engine's summary, and
+    the seconds."""
+    name, opens = named(arguments.input), True
     chunks = files.Chunks(source, name)
     with files.refused(name):
         found, opening, parts = engine.opening(chunks, arguments.kurtosis)
-        for line in found.told():
-            say(f"{name}: {line}")
-        with (
-            ProcessPoolExecutor(
-                arguments.workers, initializer=engine.load,
-                initargs=(model, partial(confine, {model: READ})),
-            ) as pool,
-            tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
-        ):  # fmt: skip
+    for line in found.told():
+        say(f"{name}: {line}")
+    if stretch:
+        chunks, size = stretch, stretch.end - stretch.begin
+        opens = stretch.begin == 0 < size
+        parts = engine.blocks(chunks, begin=stretch.begin)
+        name = f"{name}, from byte {stretch.begin} on"
+    with (
+        files.refused(name),
+        Crew(engine.called, arguments.workers, partial(settle, model)) as crew,
+        tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
+    ):
 
-            def progress(rows: int) -> None:
-                bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-                bar.update(chunks.taken - bar.n)
+        def progress(rows: int) -> None:
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update(chunks.taken - bar.n)
 
-            began = time.monotonic()
-            which = chosen(arguments.features, *pool.submit(engine.choose, opening).result())
-            summary = engine.score(found, parts, which, sink, pool, arguments.drop_bad, progress)
-            return summary | {"seconds": round(time.monotonic() - began, 3)}
+        began = time.monotonic()
+        which = chosen(arguments.features, crew, opening)
+        try:
+            summary = engine.score(
+                found, parts, which, sink, crew, arguments.drop_bad, progress, opens
+            )
+        except engine.Killed as error:
+            remedy = "if memory was short, fewer at once: --workers 1"
+            raise UserError(f"{name}: {error}", remedy) from None
+        return summary | {"seconds": round(time.monotonic() - began, 3)}
 
 
-def chosen(asked: str, which: str, has_choice: bool) -> str:
-    """The model that was asked for, or the one that the package would take."""
+def named(place: str) -> str:
+    return "standard input" if place == "-" else Path(place).name
+
+
+def chosen(asked: str, crew: Crew, opening: np.ndarray) -> str:
+    """The model that was asked for, or the one that the package would take for rows (n, 8)."""
+    ((_, result),) = crew.each([[partial(engine.choose, opening)]], 1)
+    if result is None:
+        raise UserError("the package's model cannot be loaded", "make package")
+    ((which, has_choice),) = result
     if asked == tables.SIX and not has_choice:
         raise UserError("the package has no model of six features", "make package")
     return which if asked == "auto" else asked
 
 
-def main() -> int:
+def score(arguments: argparse.Namespace) -> dict:
+    """Write the scores; their summary."""
+    shard, stretch = arguments.shard, None
+    with (
+        unpacked(arguments.model, arguments.trust) as model,
+        opened(arguments.input) as (source, size),
+        completed(arguments.output) as sink,
+    ):
+        if shard:
+            name = named(arguments.input)
+            with files.refused(name):
+                stretch = shards.Stretch(source, name, *shard.bytes_of(size, engine.BLOCK_BYTES))
+        summary = score_all(source, size, stretch, sink, model, arguments)
+    if stretch:
+        summary["from_byte"] = stretch.begin
+        options = repr((arguments.kurtosis, arguments.features, arguments.drop_bad)).encode()
+        shards.sign(
+            Path(arguments.output), shard, [f"{stretch.size} bytes", sha256(stretch.head)],
+            [arguments.model.read_bytes(), options], "score",
+            begin=stretch.begin, end=stretch.end, summary=summary,
+        )  # fmt: skip
+    return summary
+
+
+def merge(arguments: argparse.Namespace) -> dict:
+    """Write the scores of all shards as one; their summary, without what each has told by itself."""
+    began = time.monotonic()
+    parts = shards.checked([Path(place) for place in arguments.input], "score")
+    for (_, one), (place, after) in pairwise(parts):
+        if one["end"] != after["begin"]:
+            shard = f"{after['number']}/{after['of']}"
+            raise UserError(
+                f"the table has changed between shard {one['number']} and shard {shard}",
+                shards.again("score", shard, place),
+            )
+    told = [one["summary"] for _, one in parts]
+    summary = {key: sum(one[key] for one in told) for key in ("rows", "bad_rows", "impossible")}
+    with files.refused("the shards"):
+        engine.refuse(summary["impossible"])
+    with completed(arguments.output) as sink:
+        for place, _ in parts:
+            with open(place, "rb") as file:
+                shutil.copyfileobj(file, sink)
+    seconds = round(time.monotonic() - began, 3)
+    return summary | {
+        "bad": [], "model": told[0]["model"], "outside": [], "seconds": seconds
+    }  # fmt: skip
+
+
+def tell(summary: dict) -> None:
+    rate = summary["rows"] / max(summary["seconds"], 1e-9)
+    say(
+        f"score: {summary['rows']:,} candidates in {summary['seconds']:.1f} s, {rate:,.0f} a second"
+    )
+    if summary["model"] == tables.SIX:
+        say("score: by the model of six features, without the DM curve's mean and deviation")
+    for line in tables.told(summary["outside"]):
+        say(f"  {line}")
+    if summary["bad"] and "from_byte" in summary:
+        say(f"score: rows are counted from byte {summary['from_byte']} of the table on")
+    for row in summary["bad"]:
+        say(f"  row {row['row']}: {row['reason']}")
+    if summary["bad_rows"]:
+        say(f"score: {summary['bad_rows']} bad rows were left out")
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
     parser.add_argument(
-        "input", type=expanded, help="a file, s3://bucket/key, or - for standard input"
+        "input", type=expanded, nargs="+", help="a file, s3://bucket/key, or - for standard input"
     )
     parser.add_argument(
         "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
@@ -170,29 +270,37 @@ def main() -> int:
         "--features", choices=("auto", tables.EIGHT, tables.SIX), default="auto",
         help="which model scores; six does without the mean and deviation of the DM curve",
     )  # fmt: skip
+    parser.add_argument(
+        "--shard", type=shards.named, metavar="I/N",
+        help="score only the i-th of n shares of a plain file, from 1, for an array of jobs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", action="store_true", help="make one table of those of all shards, the input"
+    )
     parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
-    with (
-        unpacked(arguments.model, arguments.trust) as model,
-        opened(arguments.input) as (source, size),
-        completed(arguments.output) as sink,
-    ):
-        summary = score_all(source, size, sink, model, arguments)
+    if arguments.merge:
+        made_with = (arguments.shard, arguments.kurtosis, arguments.drop_bad)
+        if any(made_with) or arguments.features != "auto":
+            parser.error("--merge takes what its shards were made with")
+        return arguments
+    if len(arguments.input) > 1:
+        parser.error("one table at a time; several are for --merge")
+    (arguments.input,) = arguments.input
+    if arguments.shard and (arguments.input == "-" or arguments.input.startswith("s3://")):
+        parser.error("--shard wants a file: no share of standard input or of s3:// is read alone")
+    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
+        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
+    return arguments
+
+
+def main() -> int:
+    arguments = parsed()
+    summary = merge(arguments) if arguments.merge else score(arguments)
     if arguments.json and arguments.output != "-":
         print_json(summary)
     else:
-        rate = summary["rows"] / max(summary["seconds"], 1e-9)
-        say(
-            f"score: {summary['rows']:,} candidates in {summary['seconds']:.1f} s, {rate:,.0f} a second"
-        )
-        if summary["model"] == tables.SIX:
-            say("score: by the model of six features, without the DM curve's mean and deviation")
-        for line in tables.told(summary["outside"]):
-            say(f"  {line}")
-        for row in summary["bad"]:
-            say(f"  row {row['row']}: {row['reason']}")
-        if summary["bad_rows"]:
-            say(f"score: {summary['bad_rows']} bad rows were left out")
+        tell(summary)
     return 0
 
 

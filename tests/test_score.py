@@ -1,10 +1,17 @@
 """Scoring many candidates: exact, in order, nothing lost, nothing half-written."""
 
+import argparse
 import gzip
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -13,11 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import score
 from candidates.htru2 import load
 from candidates.tables import FEATURES
+from common.errors import BadData, UserError
 from orchestrator.sandbox.hosting import confinement
-from scoring import engine
+from scoring import engine, shards
 from scoring.packing import pack
+from scoring.shards import Shard, Stretch
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +69,17 @@ def test_every_answer_is_predict_probas_in_the_inputs_order(project, rows):
 def plain(project, rows):
     """The answers to the first rows, as plain numbers."""
     return run_score(project, "-", input="\n".join(rows[:500]).encode() + b"\n")
+
+
+@pytest.fixture(scope="module")
+def night(project, rows) -> bytes:
+    """What becomes of night-long.csv, some blocks long, when nothing happens."""
+    lines = [f"J{number},{row}" for number, row in enumerate(rows * (50_000 // len(rows) + 1))]
+    content = "\n".join([",".join(["id", *FEATURES]), *lines[:50_000]])
+    (project.folder / "night-long.csv").write_text(content)  # its last line has no end
+    result = run_score(project, "night-long.csv")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 # test_tables.py has every dialect; these are those that the blocks could be cut wrongly in.
@@ -210,3 +231,154 @@ def test_a_package_from_elsewhere_wants_trust(project, tmp_path):
     copy = tmp_path / "copy.tar.gz"
     copy.write_bytes((project.folder / "models" / "model.tar.gz").read_bytes())
     assert run_score(project, "one.csv", "-o", "out.csv", "--model", str(copy)).returncode == 0
+
+
+# -- killed processes -----------------------------------------------------------------
+
+
+def test_workers_that_are_killed_cost_no_row(project, night):
+    """The first while it loads the model, another while both are at work."""
+    with subprocess.Popen(
+        [sys.executable, "scripts/score.py", "night-long.csv", "--workers", "2"],
+        cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stderr.readline()  # the package is unpacked, by a process of its own
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for there in (1, 2):
+            deadline = time.monotonic() + 60
+            while len(ids := children.read_text().split()) < there and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.kill(int(ids[-1]), signal.SIGKILL)
+        out, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert out == night
+
+
+DEADLY = """
+import os, signal
+class BadInput: pass
+def model_fn(folder): return 1
+def predict_fn(data, model):
+    if (data[:, 0] == 77).any():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return data[:, :2]
+"""
+
+
+def test_a_row_that_ends_its_process_ends_the_run_and_is_told(project, rows, tmp_path):
+    archive = tmp_path / "deadly.tar.gz"
+    archive.write_bytes(pack({"code/inference.py": DEADLY.encode()}))
+    lines = rows[:3000]
+    lines[2500] = ",".join(["77", *lines[2500].split(",")[1:]])
+    (project.folder / "deadly.csv").write_text("\n".join(lines) + "\n")
+    result = run_score(
+        project, "deadly.csv", "-o", "never.csv", "--drop-bad", "--model", str(archive), "--trust"
+    )
+    assert result.returncode == 1
+    first, last = map(int, re.search(rb"deadly.csv: rows (\d+) to (\d+):", result.stderr).groups())
+    assert 1 < first <= 2501 <= last == 3000
+    assert b"was killed, twice" in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert not (project.folder / "never.csv").exists()
+
+
+# -- shards ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_shards_make_the_same_table_to_the_byte(project, night, tmp_path, of):
+    """Also where there are more shards than blocks."""
+    places = [str(tmp_path / f"{number}.csv") for number in range(1, of + 1)]
+    for number, place in enumerate(places, start=1):
+        result = run_score(project, "night-long.csv", "-o", place, "--shard", f"{number}/{of}")
+        assert result.returncode == 0, result.stderr
+    merged = str(tmp_path / "merged.csv")
+    result = run_score(project, "--merge", *places[::-1], "-o", merged, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["rows"] == 50_000
+    assert Path(merged).read_bytes() == night
+
+
+LINES = st.lists(st.text('ab,"', max_size=12), min_size=1, max_size=30)
+
+
+@given(LINES, st.booleans(), st.integers(1, 60), st.integers(1, 9))
+def test_shards_have_the_blocks_of_the_whole_or_are_refused(lines, ends, size, of):
+    """Refused is only what has quotes that go on over the end of a shard."""
+    text = "\n".join(lines).encode() + b"\n" * ends
+    whole, parts, refused = list(engine.blocks([text], size)), [], False
+    with tempfile.TemporaryFile() as file:
+        file.write(text)
+        for number in range(1, of + 1):
+            file.seek(0)
+            stretch = Stretch(file, "night.csv", *Shard(number, of).bytes_of(len(text), size))
+            try:
+                parts += engine.blocks(stretch, size, stretch.begin)
+            except BadData as error:
+                assert "in quotes" in str(error)
+                refused = True
+    assert refused or parts == whole
+    assert not refused or any(text[: at + 1].count(b'"') % 2 for at in range(len(text)))
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (gzip.compress(b"1,2\n"), "it is packed"),
+        (b"PAR1", "it is packed"),
+        (b"1,2\r3,4\r", "bare carriage returns"),
+        ("1,2\n".encode("utf-16"), "its text is utf-16"),
+        (b"\xef\xbb\xbf1,2\n", "its text is utf-8-sig"),
+    ],
+)
+def test_what_has_no_shards_is_refused_and_told(content, reason, tmp_path):
+    place = tmp_path / "night.csv"
+    place.write_bytes(content)
+    with open(place, "rb") as file, pytest.raises(BadData, match=reason) as refused:
+        Stretch(file, "night.csv", 0, 10)
+    assert refused.value.remedy == "score it without --shard"
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (("-", "-o", "a.csv", "--shard", "1/2"), b"--shard wants a file"),
+        (("s3://b/night.csv", "-o", "a.csv", "--shard", "1/2"), b"--shard wants a file"),
+        (("night.csv", "--shard", "1/2"), b"--shard wants -o with a file"),
+        (("a.csv", "b.csv", "-o", "c.csv"), b"several are for --merge"),
+        (("--merge", "a.csv", "--drop-bad"), b"--merge takes what its shards were made with"),
+    ],
+)
+@pytest.mark.slow
+def test_shards_of_what_is_no_file_are_refused_by_name(project, arguments, reason):
+    result = run_score(project, *arguments)
+    assert result.returncode == 2
+    assert reason in result.stderr
+
+
+def signed(
+    place: Path, number: int, begin: int, end: int, impossible=0, content=b"t", script="score"
+):
+    place.write_bytes(b"1,0.9,eight\n")
+    summary = {"rows": 1, "bad_rows": 0, "impossible": impossible, "model": "eight"}
+    more = {"begin": begin, "end": end, "summary": summary}
+    shards.sign(place, Shard(number, 2), [content.hex()], [b"model"], script, **more)
+    return str(place)
+
+
+def test_shards_that_are_missing_or_of_another_table_or_command_are_refused(tmp_path):
+    one = signed(tmp_path / "1.csv", 1, 0, 100)
+    for second, reason in (
+        ({"begin": 100, "end": 200, "content": b"x"}, "different files"),
+        ({"begin": 104, "end": 200}, "has changed between shard 1 and shard 2/2"),
+        ({"begin": 100, "end": 200, "script": "rank"}, "is a list of scripts/rank.py"),
+        ({"begin": 100, "end": 200, "impossible": 99}, "two tables in one file"),
+    ):
+        two = signed(tmp_path / "2.csv", 2, **second)
+        output = tmp_path / "merged.csv"
+        with pytest.raises(UserError, match=reason):
+            score.merge(argparse.Namespace(input=[one, two], output=str(output)))
+        assert not output.exists()
+    with pytest.raises(UserError, match="of 2 shards 1 are missing: 2") as refused:
+        score.merge(argparse.Namespace(input=[one], output=str(output)))
+    assert "scripts/score.py INPUT --shard 2/2" in refused.value.remedy

@@ -46,7 +46,7 @@ def written(folder: Path, of: int, names=NAMES, made_with=(b"model",)) -> list[P
         shard, place = Shard(number, of), folder / f"ranked-{number}-{of}.csv"
         rows = [row for row, name in zip(ROWS, NAMES, strict=True) if shard.has(name)]
         place.write_bytes(b"".join(ranking.lines(ranking.ordered(rows))))
-        shards.sign(place, shard, names, made_with)
+        shards.sign(place, shard, names, made_with, "rank")
         places.append(place)
     return places
 
@@ -77,6 +77,15 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(UserError, match="not what its shard wrote") as refused:
         list(shards.merged([one, two, three]))
     assert "--shard 3/3" in refused.value.remedy
+
+
+@pytest.mark.parametrize("said", ["", "{", "[]", "{}"])
+def test_what_is_damaged_beside_a_list_is_one_line(tmp_path, said):
+    place = tmp_path / "1.csv"
+    place.write_text("rank,file\n")
+    Path(f"{place}{shards.BESIDE}").write_text(said)
+    with pytest.raises(UserError, match="is damaged"):
+        shards.checked([place], "rank")
 
 
 @pytest.mark.slow

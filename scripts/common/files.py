@@ -76,9 +76,14 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, made_by: str) -> dict:
     """A JSON file that another script makes; `made_by` is the command that makes it."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", made_by) from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}", made_by) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no object", made_by)
+    return found
 
 
 def sha256(data: bytes) -> str:

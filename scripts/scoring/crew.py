@@ -1,17 +1,19 @@
 """Work shared among processes, of which any may be killed: by the kernel, a person, or their work.
 
-A pool of the standard library ends with the first of its processes that dies. Here what was under way
-then is done again, an item at a time and alone, so that an item which ends its process is found, and
-costs nothing but itself.
+A pool of the standard library ends with the first of its processes that dies, or waits for ever for the
+rest of what that one was sending. Here each process has a pipe of its own, whose end says that it is gone,
+and with what in hand: that is done again, an item at a time, so that an item which ends its process is
+found, and costs nothing but itself.
 """
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection, wait
 
-TRIES = 2  # of an item alone: one may fall to what has nothing to do with it
+TRIES = 2  # of an item: one may fall to what has nothing to do with it
 
 
 class Crew:
@@ -23,80 +25,121 @@ class Crew:
     def __init__(
         self, task: Callable[[list], list], workers: int, settle: Callable[[], None] | None = None
     ) -> None:
-        self._task, self._workers, self._settle = task, workers, settle
-        self._pool = self._opened(workers)
+        self.workers = workers
+        self._task, self._settle = task, settle
+        self._hands: dict[Connection, Process] = {}
+        self._busy: dict[Connection, _Job] = {}
+        self._todo: deque[_Job] = deque()
 
     def __enter__(self) -> "Crew":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for connection, process in self._hands.items():
+            process.terminate()
+            process.join()
+            connection.close()
 
     def ready(self) -> bool:
         """Whether a process can be settled at all."""
-        return self._submitted(self._pool, []).exception() is None
+        ((_, result),) = self.each([[]], 1)
+        return result is not None
 
     def each(self, blocks: Iterable[list], ahead: int) -> Iterator[tuple[list, list | None]]:
-        """Blocks and their results as they are done; None for a block of one item that ended its
-        process, twice. No more than `ahead` blocks are taken before their turn."""
+        """Blocks and their results, in the order of the blocks; None for a block of one item that ended
+        its process, twice. No more than `ahead` blocks are taken before their turn."""
         blocks = iter(blocks)
-        flying: dict[Future, list] = {}
+        turns: deque[_Job] = deque()
         while True:
-            for block in islice(blocks, ahead - len(flying)):
-                flying[self._submitted(self._pool, block)] = block
-            if not flying:
+            for block in islice(blocks, max(0, ahead - len(turns))):
+                turns.append(_Job(block))
+                self._todo.append(turns[-1])
+                self._hand_out()
+            if not turns:
                 return
-            done, _ = wait(flying, return_when=FIRST_COMPLETED)
-            lost = []
-            for future in done:
-                block = flying.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    lost.append(block)
-                else:
-                    yield block, future.result()
-            if lost:
-                # They are done or lost, all of them.
-                for future, block in flying.items():
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        lost.append(block)
-                    else:
-                        yield block, future.result()
-                flying = {}
-                self._pool.shutdown()
-                self._pool = self._opened(self._workers)
-                for block in lost:
-                    yield from self._alone(block)
-
-    def _alone(self, block: list) -> Iterator[tuple[list, list | None]]:
-        pool = self._opened(1)
-        for item in block:
-            for _ in range(TRIES):
-                future = self._submitted(pool, [item])
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    yield [item], future.result()
-                    break
-                pool.shutdown()
-                pool = self._opened(1)
+            while not turns[0].over:
+                self._collect()
+            job = turns.popleft()
+            if job.parts:
+                turns.extendleft(reversed(job.parts))
+            elif job.error:
+                raise job.error
             else:
-                yield [item], None
-        pool.shutdown()
+                yield job.block, job.result
 
-    def _opened(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, initializer=_begin, initargs=(self._settle,))
+    def _hand_out(self) -> None:
+        """Give work to all that have none."""
+        while self._todo and len(self._busy) < self.workers:
+            idle = next((hand for hand in self._hands if hand not in self._busy), None)
+            connection = idle or self._hired()
+            self._busy[connection] = self._todo.popleft()
+            try:
+                connection.send(self._busy[connection].block)
+            except OSError:
+                self._lose(connection)
 
-    def _submitted(self, pool: ProcessPoolExecutor, block: list) -> Future:
-        """A pool that is broken takes nothing: that is said by the future, too."""
-        try:
-            return pool.submit(self._task, block)
-        except BrokenProcessPool as error:
-            future: Future = Future()
-            future.set_exception(error)
-            return future
+    def _collect(self) -> None:
+        """Wait until one has done its work, or is gone."""
+        for connection in wait(list(self._busy)):
+            try:
+                result, error = connection.recv()
+            except (EOFError, OSError):
+                self._lose(connection)
+            else:
+                self._busy.pop(connection).end(result, error)
+            self._hand_out()
+
+    def _lose(self, connection: Connection) -> None:
+        self._todo.extendleft(reversed(self._busy.pop(connection).lost()))
+        self._hands.pop(connection).join()
+        connection.close()
+
+    def _hired(self) -> Connection:
+        ours, theirs = Pipe()
+        process = Process(target=_work, args=(theirs, ours, self._task, self._settle), daemon=True)
+        process.start()
+        theirs.close()
+        self._hands[ours] = process
+        return ours
 
 
-def _begin(settle: Callable[[], None] | None) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the one who started them hears Ctrl-C, and ends them
+class _Job:
+    """A block on its way: `over` when it has a result, an error, or was made `parts` of an item each."""
+
+    def __init__(self, block: list) -> None:
+        self.block, self.over, self._tries = block, False, 0
+        self.result: list | None = None
+        self.error: Exception | None = None
+        self.parts: list[_Job] = []
+
+    def end(self, result: list | None, error: Exception | None = None) -> None:
+        self.result, self.error, self.over = result, error, True
+
+    def lost(self) -> list["_Job"]:
+        """What is to be done in its place, after its process has ended."""
+        self._tries += 1
+        if len(self.block) > 1:
+            self.parts, self.over = [_Job([item]) for item in self.block], True
+            return self.parts
+        if self._tries == TRIES:
+            self.end(None)
+            return []
+        return [self]
+
+
+def _work(connection: Connection, other_end: Connection, task: Callable, settle: Callable) -> None:
+    # The one who started it hears Ctrl-C, and ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    other_end.close()  # or it would not hear that the one who started it is gone
     if settle:
         settle()
+    while True:
+        try:
+            block = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = task(block), None
+        except Exception as error:
+            answer = None, error
+        connection.send(answer)

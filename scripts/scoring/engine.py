@@ -7,9 +7,8 @@ megabytes at a time. The head of a table is read with care, and says how the res
 import importlib.util
 import io
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from candidates import tables
 from candidates.tables import BadTable, Layout
 from candidates.tables.moments import HANDFUL, MOMENTS, below_bound
 from common.lines import csv_writer
+from scoring.crew import Crew
 
 BLOCK_BYTES = 4 * 1024 * 1024
 HEAD_BYTES = 128 * 1024  # a thousand rows tell what is what
@@ -32,6 +32,10 @@ MODEL = "model"
 BINARY = pa.array([0.0, 1.0])
 
 _model = _inference = None  # of a worker process
+
+
+class Killed(Exception):
+    """Rows that end the process that scores them."""
 
 
 class Scored:
@@ -55,6 +59,11 @@ def load(folder: str, settle: Callable[[], None]) -> None:
     _inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(_inference)
     _model = _inference.model_fn(folder)
+
+
+def called(calls: list[Callable]) -> list:
+    """What a crew's processes do."""
+    return [call() for call in calls]
 
 
 def choose(values: np.ndarray) -> tuple[str, bool]:
@@ -150,25 +159,33 @@ def answers(values: np.ndarray, model: str) -> np.ndarray | None:
     return _predicted(values, model) if model in known else None
 
 
-def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Whole lines of a text, a short block first; bare carriage returns end lines too."""
-    rest, old_ends, wanted = b"", None, min(HEAD_BYTES, size)
+def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES, begin: int = 0) -> Iterator[bytes]:
+    """Whole lines of a text, from the line on that begins at its byte `begin`; bare carriage returns end
+    lines too.
+
+    A block ends with the last line before a multiple of `size`, the first of a text before HEAD_BYTES:
+    a shard has the same blocks as the whole, and so the same output to the last bit.
+    """
+    rest, old_ends = b"", False if begin else None
+    goal = (begin // size + 1) * size if begin else min(HEAD_BYTES, size)
     for chunk in chunks:
         if old_ends is None and chunk:
             old_ends = b"\r" in chunk and b"\n" not in chunk
         rest += chunk.replace(b"\r", b"\n") if old_ends else chunk
-        while len(rest) >= wanted and (cut := _end_of_lines(rest, wanted)):
-            yield rest[:cut]
-            rest, wanted = rest[cut:], size
-        if len(rest) > wanted + MOST_QUOTED:
+        while len(rest) >= goal - begin:
+            if cut := _end_of_lines(rest, goal - begin):
+                yield rest[:cut]
+                rest, begin = rest[cut:], begin + cut
+            goal = (goal // size + 1) * size
+        if len(rest) > size + MOST_QUOTED:
             raise BadTable("its quotes do not match, or a line has no end")
     if rest:
         yield rest if rest.endswith(b"\n") else rest + b"\n"
 
 
-def _end_of_lines(text: bytes, wanted: int) -> int:
-    """Where a line ends, near `wanted`, that does not end inside quotes; 0 when none does."""
-    cut = text.rfind(b"\n", 0, wanted) + 1 or text.find(b"\n") + 1
+def _end_of_lines(text: bytes, most: int) -> int:
+    """Where the last line ends, at `most`, that does not end inside quotes; 0 when none does."""
+    cut = text.rfind(b"\n", 0, most) + 1
     quotes = text.count(b'"', 0, cut)
     while cut and quotes % 2:
         before = text.rfind(b"\n", 0, cut - 1) + 1
@@ -202,46 +219,54 @@ def opening(
 
 
 def score(
-    found: Layout, parts: Iterable[bytes], which: str, sink, pool: Executor, drop_bad: bool,
-    progress: Callable[[int], None],
+    found: Layout, parts: Iterable[bytes], which: str, sink, crew: Crew, drop_bad: bool,
+    progress: Callable[[int], None], opens: bool = True,
 ) -> dict:  # fmt: skip
     """Score the blocks of a table by the named model into `sink`, a binary stream: rows, bad rows, what
     lies outside of what the package was trained on.
 
-    `progress` hears how many rows are done. BadTable when rows are bad, unless they are to be dropped.
+    `opens` says that the blocks are those that the table opens with, header and all; `progress` hears
+    how many rows are done. BadTable when rows are bad, unless they are to be dropped;
+    Killed when the process that scores some is, twice.
     """
     rows, impossible, bad, outside = 0, 0, [], None
-    pending: deque = deque()
-    sink.write(header(found, [*ANSWER, MODEL]))
-
-    def take() -> None:
-        nonlocal rows, impossible, outside
-        scored = pending.popleft().result()
+    if opens:
+        sink.write(header(found, [*ANSWER, MODEL]))
+    calls = (
+        [partial(score_block, block, found, which, opens and number == 0)]
+        for number, block in enumerate(parts)
+    )
+    for (call,), result in crew.each(calls, crew.workers + AHEAD):
+        if result is None:
+            block, *_, first = call.args
+            count = len(tables.rows_in(block.decode(errors="replace"), found, first).values)
+            raise Killed(
+                f"rows {rows + 1} to {rows + count}: the process that scores them was killed, twice"
+            )
+        (scored,) = result
         bad.extend((rows + number, reason) for number, reason in scored.bad)
         if drop_bad or not bad:
             sink.write(scored.output)
         rows, impossible = rows + scored.rows, impossible + scored.impossible
         outside = scored.outside if outside is None else outside.add(scored.outside)
         progress(rows)
-
-    for number, block in enumerate(parts):
-        pending.append(pool.submit(score_block, block, found, which, number == 0))
-        while len(pending) > AHEAD:
-            take()
-    while pending:
-        take()
     if bad and not drop_bad:
         raise BadTable(tables.complaint(bad), rows=True)
+    refuse(impossible)
+    told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
+    return {
+        "rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "model": which,
+        "outside": [] if outside is None else outside.found(), "impossible": impossible,
+    }  # fmt: skip
+
+
+def refuse(impossible: int) -> None:
+    """BadTable where kurtosis is too often below what it can be."""
     if impossible > HANDFUL:
         raise BadTable(
             f"kurtosis is below skewness^2 - 2, which no sample can be, in {impossible} places: are these "
             "two tables in one file, with their columns in another order?"
         )
-    told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
-    return {
-        "rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "model": which,
-        "outside": [] if outside is None else outside.found(),
-    }  # fmt: skip
 
 
 def header(found: Layout, answer: list[str]) -> bytes:

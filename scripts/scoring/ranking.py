@@ -82,11 +82,11 @@ def _judged(row: Row) -> Row:
 
 
 def rows(places: list[str], readers: Crew, scorers: Crew, workers: int) -> Iterator[list[Row]]:
-    """All files as rows with scores, some at a time, in any order."""
+    """All files as rows with scores, some at a time, in their order."""
     blocks = (places[start : start + BLOCK] for start in range(0, len(places), BLOCK))
 
     def measured() -> Iterator[list[Row]]:
-        for block, result in readers.each(blocks, 2 * workers):
+        for block, result in readers.each(blocks, 4 * workers):
             yield result or [Row(place, reason=KILLED.format("reads")) for place in block]
 
     for block, result in scorers.each(measured(), engine.AHEAD):
