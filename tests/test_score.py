@@ -324,7 +324,7 @@ def test_shards_have_the_blocks_of_the_whole_or_are_refused(lines, ends, size, o
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (gzip.compress(b"1,2\n"), "it is packed"),
+        (gzip.compress(b"1,2\n", mtime=0), "it is packed"),
         (b"PAR1", "it is packed"),
         (b"1,2\r3,4\r", "bare carriage returns"),
         ("1,2\n".encode("utf-16"), "its text is utf-16"),
