@@ -309,11 +309,20 @@ def _select(argument: list) -> object:
     return items[int(index)]
 
 
+def _text(name: str, argument: object) -> str:
+    """What came of a function's argument, where that must be a text."""
+    if not isinstance(argument, str):
+        raise bad(ARGUMENTS[name][1])
+    return argument
+
+
 VALUES: dict[str, Callable] = {
     "Fn::Join": _join,
     "Fn::Select": _select,
-    "Fn::Split": lambda argument: argument[1].split(argument[0]),
-    "Fn::Base64": lambda argument: base64.b64encode(argument.encode()).decode(),
+    "Fn::Split": lambda argument: _text("Fn::Split", argument[1]).split(argument[0]),
+    "Fn::Base64": lambda argument: base64.b64encode(
+        _text("Fn::Base64", argument).encode()
+    ).decode(),
 }
 
 
