@@ -122,6 +122,13 @@ WRONG_VALUES = [
     ("!Join [',', [[a]]]", "every Fn::Join object requires two parameters"),
     ("!Join [',', !Ref Night]", "every Fn::Join object requires two parameters"),
     ("!Split ['', a]", "every Fn::Split object requires two parameters"),
+    # A map of one member is no call, unless that is a function's name.
+    ("!Base64 {a: b}", "every Fn::Base64 object must have a String-typed value"),
+    ("!Split [',', {a: b}]", "every Fn::Split object requires two parameters"),
+    ("!Select [0, {a: b}]", "Fn::Select requires a list argument with two elements"),
+    ("!Join ['', {a: b}]", "every Fn::Join object requires two parameters"),
+    ("!FindInMap [Sizes, {a: b}, small]", "every Fn::FindInMap object requires three parameters"),
+    ("!Base64 {'Fn::Split': [',', 'a,b']}", "every Fn::Base64 object must have a String-typed"),
     ("{'Fn::Join': ['', [a]], b: 1}", "Fn::Join must be the only member of its object"),
     ("!ImportValue x", "does not honour the tag !ImportValue"),
     ("{'Fn::GetAZs': ''}", "does not honour Fn::GetAZs"),

@@ -21,8 +21,16 @@ VARIABLE_NAME = re.compile(r"[A-Za-z0-9_.:]+")
 OF_CONDITIONS = ("Fn::And", "Fn::Equals", "Fn::Not", "Fn::Or")
 
 
+def _is_function(name: str) -> bool:
+    return name == "Ref" or name.startswith("Fn::")
+
+
 def _is_call_or(kind: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kind) or isinstance(value, dict) and len(value) == 1
+    """For an argument before it is resolved, when it may be a call, and after, when none is left."""
+    return lambda value: (
+        isinstance(value, kind)
+        or isinstance(value, dict) and len(value) == 1 and all(map(_is_function, value))
+    )  # fmt: skip
 
 
 _text, _texts, _index = _is_call_or(str), _is_call_or(list), _is_call_or((str, int))
@@ -123,8 +131,7 @@ def call(value: object, in_condition: bool = False) -> tuple[str, object] | None
     if not isinstance(value, dict):
         return None
     for name, argument in value.items():
-        is_function = name == "Ref" or name.startswith("Fn::")
-        if not is_function and not (in_condition and name == "Condition"):
+        if not _is_function(name) and not (in_condition and name == "Condition"):
             continue
         if name not in ARGUMENTS:
             raise bad(f"the sandbox does not honour {name}.")
@@ -309,20 +316,11 @@ def _select(argument: list) -> object:
     return items[int(index)]
 
 
-def _text(name: str, argument: object) -> str:
-    """What came of a function's argument, where that must be a text."""
-    if not isinstance(argument, str):
-        raise bad(ARGUMENTS[name][1])
-    return argument
-
-
 VALUES: dict[str, Callable] = {
     "Fn::Join": _join,
     "Fn::Select": _select,
-    "Fn::Split": lambda argument: _text("Fn::Split", argument[1]).split(argument[0]),
-    "Fn::Base64": lambda argument: base64.b64encode(
-        _text("Fn::Base64", argument).encode()
-    ).decode(),
+    "Fn::Split": lambda argument: argument[1].split(argument[0]),
+    "Fn::Base64": lambda argument: base64.b64encode(argument.encode()).decode(),
 }
 
 
