@@ -5,6 +5,8 @@ Two stages, as in the original: `Source` (the artifacts were taken over) and
 carries `errorDetails`.
 """
 
+from botocore.exceptions import ClientError
+
 from orchestrator import artifacts, contract, jobs, pipelines
 from orchestrator.cloudformation import (
     DEAD,
@@ -21,8 +23,12 @@ from orchestrator.pipelines.family import PipelineType
 def status(body: dict) -> dict:
     cloudformation = client("cloudformation")
     stack_id = contract.text(body, "pipeline_id")
-    cloudformation.list_stack_resources(StackName=stack_id)  # an unknown id: the original's error
-    stack = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
+    try:
+        stack = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
+    except ClientError:
+        # Of an unknown id, the original's error.
+        cloudformation.list_stack_resources(StackName=stack_id)
+        raise
     kind = pipelines.of_stack(stack["StackName"])
     if kind is None:
         raise BadRequest(f"Bad request. The stack {stack['StackName']} is no pipeline")
