@@ -27,7 +27,7 @@ from clients.refusals import explained
 from clients.target import Target, name, resolve
 from common.errors import BadData, TargetError, run
 from common.files import sha256, write_atomically
-from common.lines import csv_writer
+from common.lines import csv_lines
 from common.output import confirm, print_json, say
 from orchestrator.contract import PROVISION_PATH
 from scoring import engine
@@ -47,11 +47,11 @@ def beside(found: Layout, carried: list, answers: bytes) -> str:
     lines = answers.decode().splitlines()
     if len(lines) != len(carried):
         raise BadData(f"the job answered {len(lines)} lines to {len(carried)} candidates")
-    text = io.StringIO()
-    writer = csv_writer(text)
-    for cells, line in zip(carried, lines, strict=True):
-        writer.writerow([*(cell.strip() for cell in cells), *line.split(",")])
-    return engine.header(found, engine.ANSWER).decode() + text.getvalue()
+    rows = (
+        [*(cell.strip() for cell in cells), *line.split(",")]
+        for cells, line in zip(carried, lines, strict=True)
+    )
+    return engine.header(found, engine.ANSWER).decode() + "".join(csv_lines(rows))
 
 
 def payload_for(target: Target, path: Path, digest: str, file_name: str) -> tuple[dict, str, str]:

@@ -39,7 +39,7 @@ from candidates.catalogue import Catalogue, Tolerances
 from candidates.finding import Found
 from common.errors import UserError, run
 from common.output import print_json, say
-from score import add_model, completed, settle, unpacked
+from score import check_shard, completed, parser_of, settle, unpacked
 from scoring import ranking, shards
 from scoring.crew import Crew
 from scoring.ranking import Row
@@ -110,18 +110,10 @@ def tell(summary: dict) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
+    taken = "files, folders, patterns, @list, or - for a list"
+    parser = parser_of(__doc__, taken, "the files")
     parser.add_argument(
-        "input", type=expanded, nargs="+", help="files, folders, patterns, @list, or - for a list"
-    )
-    parser.add_argument(
-        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
-    )
-    parser.add_argument(
-        "--known", type=expanded, metavar="FILE",
+        "--known", type=os.path.expanduser, metavar="FILE",
         help="known pulsars: psrcat's database, or its CSV (psrcat -o short_csv)",
     )  # fmt: skip
     parser.add_argument(
@@ -129,20 +121,10 @@ def parsed() -> argparse.Namespace:
         help="with --known: how far a candidate may be from a pulsar, its period or a harmonic as a part of "
         "it (default: 0.5,1e-4,5)",
     )  # fmt: skip
-    parser.add_argument(
-        "--shard", type=shards.named, metavar="I/N",
-        help="rank only the i-th of n shares of the files, from 1, for an array of jobs",
-    )  # fmt: skip
-    parser.add_argument(
-        "--merge", action="store_true", help="make one list of those of all shards, the input"
-    )
-    add_model(parser)
-    parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
     if arguments.within and not arguments.known:
         parser.error("--within is for --known")
-    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
-        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
+    check_shard(parser, arguments)
     if arguments.merge and (arguments.shard or arguments.known):
         parser.error("--merge takes what its shards were made with")
     return arguments

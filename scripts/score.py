@@ -97,6 +97,35 @@ def at_least_one(text: str) -> int:
     return value
 
 
+def parser_of(description: str, taken: str, shares: str) -> argparse.ArgumentParser:
+    """The parser of a command that makes one list of what it is named (`taken`), or shares it (`shares`)
+    among an array of jobs."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
+    parser.add_argument("input", type=expanded, nargs="+", help=taken)
+    parser.add_argument(
+        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
+    )
+    parser.add_argument(
+        "--shard", type=shards.named, metavar="I/N",
+        help=f"only the i-th of n shares of {shares}, from 1, for an array of jobs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", action="store_true", help="make one list of those of all shards, the input"
+    )
+    parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
+    add_model(parser)
+    return parser
+
+
+def check_shard(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End the command where a shard has no place to say what it is."""
+    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
+        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The options of every command that runs a package."""
     parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
@@ -254,30 +283,13 @@ def tell(summary: dict) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
-    parser.add_argument(
-        "input", type=expanded, nargs="+", help="a file, s3://bucket/key, or - for standard input"
-    )
-    parser.add_argument(
-        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
-    )
-    add_model(parser)
+    taken = "a file, s3://bucket/key, or - for standard input"
+    parser = parser_of(__doc__, taken, "a plain file")
     add_reading(parser)
     parser.add_argument(
         "--features", choices=("auto", tables.EIGHT, tables.SIX), default="auto",
         help="which model scores; six does without the mean and deviation of the DM curve",
     )  # fmt: skip
-    parser.add_argument(
-        "--shard", type=shards.named, metavar="I/N",
-        help="score only the i-th of n shares of a plain file, from 1, for an array of jobs",
-    )  # fmt: skip
-    parser.add_argument(
-        "--merge", action="store_true", help="make one table of those of all shards, the input"
-    )
-    parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
     arguments = parser.parse_args()
     if arguments.merge:
         made_with = (arguments.shard, arguments.kurtosis, arguments.drop_bad)
@@ -289,8 +301,7 @@ def parsed() -> argparse.Namespace:
     (arguments.input,) = arguments.input
     if arguments.shard and (arguments.input == "-" or arguments.input.startswith("s3://")):
         parser.error("--shard wants a file: no share of standard input or of s3:// is read alone")
-    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
-        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
+    check_shard(parser, arguments)
     return arguments
 
 

@@ -33,8 +33,7 @@ from common.errors import BadData, UserError, run
 from common.files import PREPARED, write_atomically
 from common.output import say
 from orchestrator.monitors.shapley import clusters, shapley
-from orchestrator.sandbox.hosting.confinement import READ, confine
-from score import add_model, at_least_one, unpacked
+from score import add_model, at_least_one, settle, unpacked
 from scoring import engine
 from scoring.crew import Crew
 from scoring.ranking import COLUMNS
@@ -144,11 +143,11 @@ def _drawn(one: Wanted) -> bytes | str:
 _background: tuple[np.ndarray, np.ndarray] | None = None  # of a worker process
 
 
-def settle(model: str, background: tuple[np.ndarray, np.ndarray]) -> None:
-    """Load a package into a process that gets no files but the package's."""
+def begin(model: str, background: tuple[np.ndarray, np.ndarray]) -> None:
+    """Settle a process, with what absent features are taken from."""
     global _background
     _background = background
-    engine.load(model, partial(confine, {model: READ}))
+    settle(model)
 
 
 def explain(some: list[Wanted]) -> list[list[tuple[str, float]]]:
@@ -180,7 +179,7 @@ def explained(some: list[Wanted], model: str) -> dict[int, list[tuple[str, float
             "make train",
         )
     background = clusters(htru2.load(place)[0], BACKGROUND, 0)
-    with Crew(explain, 1, partial(settle, model, background)) as crew:
+    with Crew(explain, 1, partial(begin, model, background)) as crew:
         pairs = crew.each(([one] for one in judged), engine.AHEAD)
         return {block[0].number: result[0] for block, result in pairs if result}
 

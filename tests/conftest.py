@@ -247,6 +247,13 @@ class Sandbox:
             time.sleep(0.05)
         raise AssertionError(f"{pipeline_id} is still in progress: {text}\n{self.log()}")
 
+    def delete(self, kind: str) -> None:
+        """Begin to delete all pipelines of a kind of type, such as `batch`."""
+        cloudformation = self.client("cloudformation")
+        for stack in cloudformation.describe_stacks()["Stacks"]:
+            if kind in stack["StackName"].rpartition("-byom")[2]:
+                cloudformation.delete_stack(StackName=stack["StackId"])
+
     def upload(self, content: bytes, key: str = "model.tar.gz") -> None:
         self.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
 

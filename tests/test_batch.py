@@ -50,10 +50,7 @@ def refusal(sandbox, body: dict) -> str:
 def nothing_left(sandbox):
     """Failed pipelines are in nobody's way."""
     yield
-    cloudformation = sandbox.client("cloudformation")
-    for stack in cloudformation.describe_stacks()["Stacks"]:
-        if "batch" in stack["StackName"].rpartition("-byom")[2]:
-            cloudformation.delete_stack(StackName=stack["StackId"])
+    sandbox.delete("batch")
 
 
 @pytest.fixture(scope="module")

@@ -66,10 +66,7 @@ class Watched:
 def nothing_left(sandbox):
     """Failed pipelines are in nobody's way."""
     yield
-    cloudformation = sandbox.client("cloudformation")
-    for stack in cloudformation.describe_stacks()["Stacks"]:
-        if "monitor" in stack["StackName"].rpartition("-byom")[2]:
-            cloudformation.delete_stack(StackName=stack["StackId"])
+    sandbox.delete("monitor")
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,20 @@
 """CSV as every reader takes it: lines that end in a line feed."""
 
 import csv
-from typing import TextIO
+import io
+from collections.abc import Iterable, Iterator
 
 
-class _LineFeeds:
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+def csv_lines(rows: Iterable[Iterable]) -> Iterator[str]:
+    """Each row as a line.
 
-    def write(self, line: str) -> None:
-        self._file.write(line.removesuffix("\r\n") + "\n")
-
-
-def csv_writer(file: TextIO):
-    """A csv.writer with line feeds. The library's own quotes a carriage return only if its line ends
-    have one, and what it writes else is two rows to whoever reads it."""
-    return csv.writer(_LineFeeds(file))
+    A csv.writer whose own lines end in a line feed alone quotes no carriage return, and what it writes
+    then is two rows to whoever reads it. So its lines end in both, and the return is taken off.
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    for row in rows:
+        writer.writerow(row)
+        yield buffer.getvalue().removesuffix("\r\n") + "\n"
+        buffer.seek(0)
+        buffer.truncate()

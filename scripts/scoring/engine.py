@@ -20,7 +20,7 @@ from pyarrow import csv as fast_csv
 from candidates import tables
 from candidates.tables import BadTable, Layout
 from candidates.tables.moments import HANDFUL, MOMENTS, below_bound
-from common.lines import csv_writer
+from common.lines import csv_lines
 from scoring.crew import Crew
 
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -127,18 +127,17 @@ def _score_with_care(block: bytes, found: Layout, which: str, first: bool) -> Sc
     rows = tables.rows_in(block.decode(errors="replace"), found, first)
     rows.values[:, [3, 7]] -= found.excess
     bad = dict(rows.bad)
-    output = io.StringIO()
-    writer = csv_writer(output)
+    output = []
     for number, (values, carried) in enumerate(zip(rows.values, rows.carried, strict=True)):
         if number not in bad:
             try:
                 ((label, probability),) = _predicted(values[None], which).tolist()
                 cells = [cell.strip() for cell in carried]
-                writer.writerow([*cells, f"{label:.0f}", repr(probability), which])
+                output.append([*cells, f"{label:.0f}", repr(probability), which])
             except ValueError as error:
                 bad[number] = str(error).removeprefix("row 1 ")
     good = np.delete(rows.values, list(bad), axis=0)
-    return Scored(output.getvalue().encode(), sorted(bad.items()), good)
+    return Scored("".join(csv_lines(output)).encode(), sorted(bad.items()), good)
 
 
 def _predicted(values: np.ndarray, which: str) -> np.ndarray:
@@ -273,7 +272,5 @@ def header(found: Layout, answer: list[str]) -> bytes:
     """The header line of the table's other columns and an answer's; none where the table has none."""
     if found.header is None:
         return b""
-    line = io.StringIO()
     titles = [found.title(column) for column in found.carried]
-    csv_writer(line).writerow([*titles, *answer])
-    return line.getvalue().encode()
+    return "".join(csv_lines([[*titles, *answer]])).encode()

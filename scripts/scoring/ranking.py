@@ -3,7 +3,6 @@
 Files are read in processes that have no model, and scored in one that has no files.
 """
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from candidates import folds
 from candidates.folds import Unreadable
 from candidates.tables import EIGHT, FEATURES, SIX
-from common.lines import csv_writer
+from common.lines import csv_lines
 from scoring import engine
 from scoring.crew import Crew
 
@@ -107,14 +106,13 @@ def lines(
     ranked: list[Row], more: Iterable[str] = (), of: Callable[[Row], list] | None = None
 ) -> Iterator[bytes]:
     """The list as CSV. `more` are columns before the reason; `of` gives a row's values there."""
-    yield (",".join([*COLUMNS[:-1], *more, COLUMNS[-1]]) + "\n").encode()
-    buffer = io.StringIO()
-    writer = csv_writer(buffer)
-    for rank, row in enumerate(ranked, start=1):
-        scored = row.score is not None
-        answer = (repr(row.score), row.label, row.model) if scored else ("", "", "")
-        said = (*row.details, *row.features, *(of(row) if of else ()), row.reason)
-        writer.writerow([rank if scored else "", written(row.file), *answer, *said])
-        yield buffer.getvalue().encode()
-        buffer.seek(0)
-        buffer.truncate()
+
+    def table() -> Iterator[list]:
+        yield [*COLUMNS[:-1], *more, COLUMNS[-1]]
+        for rank, row in enumerate(ranked, start=1):
+            scored = row.score is not None
+            answer = (repr(row.score), row.label, row.model) if scored else ("", "", "")
+            said = (*row.details, *row.features, *(of(row) if of else ()), row.reason)
+            yield [rank if scored else "", written(row.file), *answer, *said]
+
+    return (line.encode() for line in csv_lines(table()))

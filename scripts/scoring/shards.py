@@ -12,13 +12,14 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from candidates import tables
 from candidates.files import CHUNK, UNPACKERS
 from common.errors import BadData, UserError
 from common.files import read_json, sha256, write_json
-from common.lines import csv_writer
+from common.lines import csv_lines
 
 BESIDE = ".shard.json"
 PACKED = (*UNPACKERS, b"PK\x03\x04", b"PAR1")  # how such files begin
@@ -139,14 +140,9 @@ def merged(places: list[Path]) -> Iterator[bytes]:
         rows += lines
     name, score = head.index("file"), head.index("score")
     rows.sort(key=lambda row: (row[score] == "", -float(row[score] or 0), row[name]))
-    buffer = io.StringIO()
-    writer = csv_writer(buffer)
-    writer.writerow(head)
-    for rank, row in enumerate(rows, start=1):
-        writer.writerow([rank if row[score] else "", *row[1:]])
-        yield buffer.getvalue().encode()
-        buffer.seek(0)
-        buffer.truncate()
+    ranked = ([rank if row[score] else "", *row[1:]] for rank, row in enumerate(rows, start=1))
+    for line in csv_lines(chain([head], ranked)):
+        yield line.encode()
 
 
 def again(script: str, shard: object = "i/n", place: object = "…") -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from orchestrator.environment import client
 from orchestrator.sandbox.children import socket_of
-from orchestrator.sandbox.hop import Broken, Hop
+from orchestrator.sandbox.hop import Broken, Hop, Reply
 from orchestrator.sandbox.hosting.publisher import split_url
 from orchestrator.sandbox.jobs import work
 from orchestrator.sandbox.jobs.limits import MEGABYTE, Limits
@@ -225,7 +225,7 @@ async def _ask(request: dict, hop: Hop, batch: Batch, body: bytes) -> bytes:
         "accept": request["TransformOutput"].get("Accept", ""),
     }
     for tries_left in reversed(range(config.get("InvocationsMaxRetries", USUAL_RETRIES) + 1)):
-        reply = await _reply(hop, "POST", "/invocations", headers, body, seconds)
+        reply = await _reply(hop, headers, body, seconds)
         if 200 <= reply.status < 300:
             return reply.body
         if reply.status < 500:
@@ -249,10 +249,10 @@ def _plain(said: str) -> str:
     return " ".join(re.sub(r"^row \d+[:,]? ?", "", str(said)).split())[:SAID_LENGTH].rstrip(".")
 
 
-async def _reply(hop: Hop, method: str, path: str, headers: dict, body: bytes, seconds: float):
+async def _reply(hop: Hop, headers: dict, body: bytes, seconds: float) -> Reply:
     kept = [(name, value.encode()) for name, value in headers.items() if value]
     try:
-        return await asyncio.wait_for(hop.ask(method, path, kept, body), seconds)
+        return await asyncio.wait_for(hop.ask("POST", "/invocations", kept, body), seconds)
     except TimeoutError:
         raise JobFailed(f"AlgorithmError: the model did not answer within {seconds} s.") from None
     except (Broken, OSError):
