@@ -4,12 +4,16 @@
     python scripts/rank.py 'night/*/beam_0[1-7]/*.pfd' -o ranked.csv
     find night -newer yesterday -name '*.phcx.gz' | python scripts/rank.py - -o ranked.csv
 
-Input are files, folders (with those below them), patterns, and lists of names (@file, or - for standard
-input). In folders, what is named .phcx, .phcx.gz, .pfd or .pfd.gz is taken, and the rest counted; what is
+Input are files, folders (with those below them), patterns, s3://bucket/prefix, and lists of names (@file,
+or - for standard input). In folders, what is named .phcx, .phcx.gz, .pfd or .pfd.gz is taken, and the rest counted; what is
 named itself is read whatever its name. A file's content says what it is.
 
 With --known, each line also says which known pulsar the candidate is, or a harmonic of: a match is a column,
 never a deletion.
+
+What is done is kept beside the output, in ranked.csv.parts, until that is whole: whoever was killed goes
+on from there by the same command. With --cluster, Dask's workers share the files among them, if all of them
+see these: in a shared folder, or at s3://. docs/cluster.md has more.
 
 With --shard i/n, for an array of jobs, each job ranks its share of the files; --merge makes one list of
 theirs, the same as without shards, and only if all are there.
@@ -28,7 +32,10 @@ import argparse
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -37,12 +44,17 @@ from candidates import finding, sky
 from candidates.catalogue import COLUMNS as MATCH
 from candidates.catalogue import Catalogue, Tolerances
 from candidates.finding import Found
+from clients import places
 from common.errors import UserError, run
+from common.files import sha256
+from common.lines import csv_lines
 from common.output import print_json, say
-from score import check_shard, completed, parser_of, settle, unpacked
-from scoring import ranking, shards
+from scoring import cluster, command, forms, ranking, shards
+from scoring.cluster import Cluster
 from scoring.crew import Crew
+from scoring.parts import Parts
 from scoring.ranking import Row
+from scoring.tasks import files_part
 
 WITHOUT_RANK = 3
 SHOWN = 10  # files that are told one by one
@@ -65,20 +77,71 @@ def known(catalogue: Catalogue, within: Tolerances, row: Row) -> list:
     return list(found or [""] * len(MATCH))
 
 
-def rank_all(found: Found, model: str, workers: int) -> list[Row]:
-    """What was found, in order, with the scores of an unpacked model."""
-    rows = [Row(place, reason=reason) for place, reason in found.lost.items()]
+def rank_all(
+    found: Found, package: bytes, parts: Parts | None, arguments: argparse.Namespace
+) -> list[Row]:
+    """What was found, in order, with the scores of a package; with `parts`, what is done is kept there."""
+    lost = [Row(place, reason=reason) for place, reason in found.lost.items()]
+    named = list(found.files)
+    with tqdm(total=len(named), unit=" files", desc="rank", disable=None) as bar:
+        if parts:
+            ranked = beside(named, found.versions, package, parts, arguments, bar)
+        else:
+            ranked = here(named, package, arguments, bar)
+        return ranking.ordered([*lost, *ranked])
+
+
+def here(
+    named: list[str], package: bytes, arguments: argparse.Namespace, bar: tqdm
+) -> Iterator[Row]:
+    """Files as rows with scores, in their order, by this machine's processes."""
+    reach = partial(places.use, places.store()) if any(map(places.is_s3, named)) else None
     with (
-        Crew(ranking.judge, 1, partial(settle, model)) as scorers,
-        Crew(ranking.measure, workers) as readers,
-        tqdm(total=len(found.files), unit=" files", desc="rank", disable=None) as bar,
+        command.unpacked(package) as model,
+        Crew(ranking.judge, 1, partial(command.settle, model)) as scorers,
+        Crew(ranking.measure, command.workers(arguments), reach) as readers,
     ):
         if not scorers.ready():
             raise UserError("the package's model cannot be loaded", "make package")
-        for block in ranking.rows(list(found.files), readers, scorers, workers):
-            rows += block
-            bar.update(len(block))
-    return ranking.ordered(rows)
+        for row in ranking.rows(named, readers, scorers):
+            yield row
+            bar.update()
+
+
+def beside(
+    named: list[str], versions: dict[str, str], package: bytes, parts: Parts,
+    arguments: argparse.Namespace, bar: tqdm,
+) -> list[Row]:  # fmt: skip
+    """The same part by part; those that were done before are taken as they are."""
+    parts.begin()
+    lists = [named[at : at + ranking.PART] for at in range(0, len(named), ranking.PART)]
+    items = [(number, some, ranking.versions(some, versions)) for number, some in enumerate(lists)]
+    todo = [item for item in items if parts.told(item[0], item[2]) is None]
+    if kept := len(items) - len(todo):
+        say(f"rank: {kept} parts were done before, in {parts.folder}: going on from there")
+        bar.update(len(named) - sum(len(some) for _, some, _ in todo))
+    if arguments.cluster:
+        on_cluster(todo, versions, package, parts, arguments, bar)
+    elif todo:
+        rows = here([place for _, some, _ in todo for place in some], package, arguments, bar)
+        with closing(rows):
+            for number, some, seen in todo:
+                parts.write(number, ranking.packed(islice(rows, len(some))), {}, seen)
+    return [row for number, *_ in items for row in ranking.unpacked(parts.content(number))]
+
+
+def on_cluster(
+    todo: list[tuple[int, list[str], str]], versions: dict[str, str], package: bytes, parts: Parts,
+    arguments: argparse.Namespace, bar: tqdm,
+) -> None:  # fmt: skip
+    """What is to be done, by a cluster's workers."""
+    uses_s3 = places.is_s3(parts.output) or any(places.is_s3(some[0]) for _, some, _ in todo)
+    store = places.store() if uses_s3 else None
+    with Cluster(arguments.cluster, arguments.workers) as workers:
+        for (_, some, _), _ in workers.each(
+            files_part, todo, parts, os.getcwd(), versions, package, cluster.code(), store
+        ):
+            bar.update(len(some))
 
 
 def summary_of(ranked: list[Row], found: Found, seconds: float) -> dict:
@@ -110,8 +173,8 @@ def tell(summary: dict) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    taken = "files, folders, patterns, @list, or - for a list"
-    parser = parser_of(__doc__, taken, "the files")
+    taken = "files, folders, patterns, s3://bucket/prefix, @list, or - for a list"
+    parser = command.parser_of(__doc__, taken, "the files")
     parser.add_argument(
         "--known", type=os.path.expanduser, metavar="FILE",
         help="known pulsars: psrcat's database, or its CSV (psrcat -o short_csv)",
@@ -124,20 +187,21 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.within and not arguments.known:
         parser.error("--within is for --known")
-    check_shard(parser, arguments)
-    if arguments.merge and (arguments.shard or arguments.known):
+    command.check(parser, arguments)
+    if arguments.merge and (arguments.known or arguments.json):
         parser.error("--merge takes what its shards were made with")
     return arguments
 
 
 def merge(arguments: argparse.Namespace) -> None:
-    with completed(arguments.output, "ranked.csv") as sink:
-        for line in shards.merged([Path(place) for place in arguments.input]):
-            sink.write(line)
+    columns, rows = shards.merged(arguments.input)
+    with forms.written(arguments.output, columns, ranking.NUMBERS, example="ranked.csv") as sink:
+        sink.write("".join(csv_lines(rows)).encode())
 
 
 def rank(arguments: argparse.Namespace) -> dict:
     """Write the list; its summary."""
+    command.check_output(arguments.output, "ranked.csv")
     more, of = (), None
     if arguments.known:
         catalogue = Catalogue(Path(arguments.known))
@@ -147,21 +211,23 @@ def rank(arguments: argparse.Namespace) -> dict:
         )
         more, of = MATCH, partial(known, catalogue, arguments.within or Tolerances())
     began = time.monotonic()
-    found = finding.find(arguments.input)
+    found = finding.find(arguments.input, places.listed)
     share = found.only(arguments.shard.has) if arguments.shard else found
-    with (
-        unpacked(arguments.model, arguments.trust) as model,
-        completed(arguments.output, "ranked.csv") as sink,
-    ):
-        ranked = rank_all(share, model, arguments.workers)
-        for line in ranking.lines(ranked, more, of):
-            sink.write(line)
+    package, parts = command.package(arguments.model, arguments.trust), None
+    if arguments.output != "-":
+        made_with = sha256(package) + cluster.code()
+        parts = Parts(places.absolute(arguments.output), sha256(made_with.encode()))
+    ranked = rank_all(share, package, parts, arguments)
+    with forms.written(
+        arguments.output, ranking.columns(more), ranking.NUMBERS, example="ranked.csv"
+    ) as sink:
+        sink.write(b"".join(ranking.lines(ranked, of)))
+    if parts:
+        parts.end()
     if arguments.shard:
-        read = [arguments.model, *([Path(arguments.known)] if arguments.known else [])]
-        made_with = [repr(arguments.within).encode(), *(place.read_bytes() for place in read)]
-        shards.sign(
-            Path(arguments.output), arguments.shard, found.files.values(), made_with, "rank"
-        )
+        catalogue_read = Path(arguments.known).read_bytes() if arguments.known else b""
+        made_with = [repr(arguments.within).encode(), package, catalogue_read]
+        shards.sign(arguments.output, arguments.shard, found.files.values(), made_with, "rank")
     return summary_of(ranked, share, time.monotonic() - began)
 
 

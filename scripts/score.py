@@ -10,8 +10,12 @@ same order: what is no feature and no class, such as an id, then `label,probabil
 cannot be read ends the run, and is named; with --drop-bad it is left out, and counted. Nothing appears
 under the output's name before it is complete.
 
-With --shard i/n, for an array of jobs, each job scores its share of one plain file, whole lines of it;
---merge makes one table of theirs, the same to the byte as without shards, and only if all are there.
+What is done is kept beside the output, in scored.csv.parts, until that is whole: whoever was killed goes
+on from there by the same command. With --cluster, Dask's workers share the parts among them, of a plain
+table that all of them see: a shared folder, or s3://. docs/cluster.md has more.
+
+With --shard i/n, for an array of jobs, each job scores its share of one plain table, whole lines of it;
+--merge makes one table of theirs, and only if all are there. Either way the output is the same to the byte.
 
     python scripts/score.py night.csv -o scored-$SLURM_ARRAY_TASK_ID.csv --shard $SLURM_ARRAY_TASK_ID/100
     python scripts/score.py --merge scored-*.csv -o scored.csv
@@ -25,184 +29,37 @@ model's it gets no network and no files but its own where the kernel can see to 
 """
 
 import argparse
-import os
-import shutil
-import sys
-import tempfile
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
+from itertools import groupby, pairwise
+from operator import itemgetter
+from uuid import uuid4
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from candidates import files, tables
 from candidates.files import add_reading
-from clients.refusals import explained
-from clients.target import resolve
+from clients import places
+from clients.places import Source
 from common.errors import UserError, run
-from common.files import ARCHIVE, sha256
+from common.files import sha256
 from common.output import print_json, say
-from orchestrator.sandbox.hosting.archive import BadArchive, unpack
-from orchestrator.sandbox.hosting.confinement import READ, confine
-from scoring import engine, shards
+from scoring import cluster, command, engine, forms, shards
+from scoring.cluster import Cluster
 from scoring.crew import Crew
+from scoring.engine import ANSWER, MODEL, Tally
+from scoring.parts import Parts
+from scoring.tasks import PART_BYTES, Table, table_part
 
-
-@contextmanager
-def opened(place: str):
-    """A binary stream to read from, and its size where it is known."""
-    if place.startswith("s3://"):
-        bucket, _, key = place[5:].partition("/")
-        with explained():
-            answer = resolve().client("s3").get_object(Bucket=bucket, Key=key)
-            yield answer["Body"], answer["ContentLength"]
-    else:
-        with files.opened(place) as opened_file:
-            yield opened_file
-
-
-@contextmanager
-def completed(place: str, example: str = "scored.csv"):
-    """A binary stream to write to; its content appears under its name when all went well."""
-    if place == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    folder = None if place.startswith("s3://") else Path(place).absolute().parent
-    if folder and not folder.is_dir():
-        raise UserError(f"the folder {folder} does not exist", f"mkdir -p {folder}")
-    if folder and Path(place).is_dir():
-        raise UserError(f"{place} is a folder", f"-o {place}/{example}")
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".score.", delete=False) as file:
-        try:
-            yield file
-            file.close()
-            if folder is None:
-                bucket, _, key = place[5:].partition("/")
-                with explained():
-                    resolve().client("s3").upload_file(file.name, bucket, key)
-            else:
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, place)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-
-
-def at_least_one(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
-
-
-def parser_of(description: str, taken: str, shares: str) -> argparse.ArgumentParser:
-    """The parser of a command that makes one list of what it is named (`taken`), or shares it (`shares`)
-    among an array of jobs."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    expanded = os.path.expanduser  # behind INPUT= not every shell expands a `~`
-    parser.add_argument("input", type=expanded, nargs="+", help=taken)
-    parser.add_argument(
-        "-o", "--output", type=expanded, default="-", help="a file, s3://bucket/key, or - (default)"
-    )
-    parser.add_argument(
-        "--shard", type=shards.named, metavar="I/N",
-        help=f"only the i-th of n shares of {shares}, from 1, for an array of jobs",
-    )  # fmt: skip
-    parser.add_argument(
-        "--merge", action="store_true", help="make one list of those of all shards, the input"
-    )
-    parser.add_argument("--json", action="store_true", help="with -o: print the summary as JSON")
-    add_model(parser)
-    return parser
-
-
-def check_shard(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """End the command where a shard has no place to say what it is."""
-    if arguments.shard and (arguments.output == "-" or arguments.output.startswith("s3://")):
-        parser.error("--shard wants -o with a file: what it was a shard of is written beside it")
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that runs a package."""
-    parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a --model from elsewhere"
-    )
-    parser.add_argument("--workers", type=at_least_one, default=os.cpu_count() or 1)
-
-
-@contextmanager
-def unpacked(archive: Path, trust: bool):
-    """The folder of an unpacked package, which is our own or trusted, while it is needed."""
-    if not archive.is_file():
-        raise UserError(f"{archive} does not exist", "make package")
-    if not (trust or is_own(archive)):
-        raise UserError(
-            f"{archive} was not made here, and scoring with it runs the code that is in it",
-            f"add --trust if you know where it comes from, or: tar tzf {archive}",
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            unpack(archive, Path(folder, "model"))
-        except BadArchive as error:
-            raise UserError(f"{archive}: {error}", "make package") from None
-        yield str(Path(folder, "model"))
-
-
-def is_own(archive: Path) -> bool:
-    """Whether it is the package that was made in this checkout."""
-    return ARCHIVE.is_file() and archive.read_bytes() == ARCHIVE.read_bytes()
-
-
-def settle(model: str) -> None:
-    """Load a package into a process that gets no files but the package's."""
-    engine.load(model, partial(confine, {model: READ}))
-
-
-def score_all(
-    source, size: int | None, stretch: shards.Stretch | None, sink, model: str, arguments: argparse.Namespace
-) -> dict:  # fmt: skip
-    """Score a stream, or a stretch of it, into another with an unpacked model; the engine's summary, and
-    the seconds."""
-    name, opens = named(arguments.input), True
-    chunks = files.Chunks(source, name)
-    with files.refused(name):
-        found, opening, parts = engine.opening(chunks, arguments.kurtosis)
-    for line in found.told():
-        say(f"{name}: {line}")
-    if stretch:
-        chunks, size = stretch, stretch.end - stretch.begin
-        opens = stretch.begin == 0 < size
-        parts = engine.blocks(chunks, begin=stretch.begin)
-        name = f"{name}, from byte {stretch.begin} on"
-    with (
-        files.refused(name),
-        Crew(engine.called, arguments.workers, partial(settle, model)) as crew,
-        tqdm(total=size, unit="B", unit_scale=True, desc="score", disable=None) as bar,
-    ):
-
-        def progress(rows: int) -> None:
-            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(chunks.taken - bar.n)
-
-        began = time.monotonic()
-        which = chosen(arguments.features, crew, opening)
-        try:
-            summary = engine.score(
-                found, parts, which, sink, crew, arguments.drop_bad, progress, opens
-            )
-        except engine.Killed as error:
-            remedy = "if memory was short, fewer at once: --workers 1"
-            raise UserError(f"{name}: {error}", remedy) from None
-        return summary | {"seconds": round(time.monotonic() - began, 3)}
+NUMBERS = {"label": pa.int8(), "probability": pa.float64()}
 
 
 def named(place: str) -> str:
-    return "standard input" if place == "-" else Path(place).name
+    return "standard input" if place == "-" else place.rpartition("/")[2]
 
 
 def chosen(asked: str, crew: Crew, opening: np.ndarray) -> str:
@@ -216,53 +73,207 @@ def chosen(asked: str, crew: Crew, opening: np.ndarray) -> str:
     return which if asked == "auto" else asked
 
 
+class Work:
+    """A table, or a stretch of it, on its way to its scores."""
+
+    def __init__(self, source: Source, crew: Crew, arguments: argparse.Namespace) -> None:
+        self.name, self.crew, self.arguments = named(arguments.input), crew, arguments
+        self.chunks = files.Chunks(source.stream, self.name)
+        with files.refused(self.name):
+            found, head, self._blocks = engine.opening(self.chunks, arguments.kurtosis)
+        for line in found.told():
+            say(f"{self.name}: {line}")
+        which = chosen(arguments.features, crew, head)
+        place = places.absolute(arguments.input)
+        self.table = Table(place, source.identity or uuid4().hex, found, which)
+        self.size, self.begin, self.end, self.stretch = source.size, 0, source.size, None
+        if arguments.shard or arguments.cluster:
+            share = arguments.shard or shards.Shard(1, 1)
+            with files.refused(self.name):
+                bounds = share.bytes_of(source.size or 0, engine.BLOCK_BYTES)
+                self.stretch = self.chunks = shards.Stretch(source, self.name, *bounds)
+            self.begin, self.end = self.stretch.begin, self.stretch.end
+            self.size = self.end - self.begin
+            self._blocks = engine.blocks(self.stretch, begin=self.begin)
+        if arguments.shard:
+            self.name += f", from byte {self.begin} on"
+
+    def columns(self) -> list[str]:
+        return [*map(self.table.found.title, self.table.found.carried), *ANSWER, MODEL]
+
+    def opens(self) -> bool:
+        """Whether it begins with the table's header, if that has one."""
+        return self.stretch is None or self.begin == 0 < self.size
+
+    def scored(self, done: set[int], seen: list[int]) -> Iterator[tuple[int, engine.Scored]]:
+        """Its blocks with the number of the part that each is of, but those of parts that are done;
+        `seen` comes to hold the numbers of all parts."""
+
+        def todo() -> Iterator[tuple[int, bytes]]:
+            at = self.begin
+            for block in self._blocks:
+                at += len(block)
+                number = (at - 1) // PART_BYTES
+                if number not in seen[-1:]:
+                    seen.append(number)
+                if number not in done:
+                    yield number, block
+
+        opens = self.opens() and 0 not in done
+        return engine.score(self.table.found, todo(), self.table.which, self.crew, opens)
+
+
+def straight(work: Work) -> Tally:
+    """Score to standard output."""
+    tally = Tally()
+    columns, has_header = work.columns(), work.table.found.header is not None and work.opens()
+    with (
+        forms.written("-", columns, NUMBERS, has_header) as sink,
+        progress_of(work) as bar,
+        closing(work.scored(set(), [])) as scored,
+    ):
+        for _, block in scored:
+            tally.add(block)
+            if work.arguments.drop_bad or not tally.bad_rows:
+                sink.write(block.output)
+            told(bar, work, tally.rows)
+    return tally
+
+
+def progress_of(work: Work) -> tqdm:
+    return tqdm(total=work.size, unit="B", unit_scale=True, desc="score", disable=None)
+
+
+def told(bar: tqdm, work: Work, rows: int) -> None:
+    bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+    bar.update(work.chunks.taken - bar.n)
+
+
+def here(work: Work, parts: Parts) -> list[int]:
+    """Score what is not done by this machine's processes, and keep it; the numbers of all parts."""
+    seen: list[int] = []
+    done = parts.done()
+    rows = 0
+    with progress_of(work) as bar, closing(work.scored(done, seen)) as scored:
+        for number, blocks in groupby(scored, itemgetter(0)):
+            tally, output = Tally(), []
+            for _, block in blocks:
+                tally.add(block)
+                output.append(block.output)
+                told(bar, work, rows + tally.rows)
+            parts.write(number, b"".join(output), tally.told())
+            rows += tally.rows
+        told(bar, work, rows)
+    return seen
+
+
+def on_cluster(work: Work, parts: Parts, package: bytes) -> list[int]:
+    """The same, by a cluster's workers."""
+    numbers = list(range(-(-work.size // PART_BYTES)))
+    todo = sorted(set(numbers) - parts.done())
+    store = places.store() if places.is_s3(work.table.place + parts.output) else None
+    with (
+        Cluster(work.arguments.cluster, work.arguments.workers) as workers,
+        tqdm(total=len(numbers), initial=len(numbers) - len(todo), unit=" parts", desc="score",
+             disable=None) as bar,
+    ):  # fmt: skip
+        rows = 0
+        for _, said in workers.each(
+            table_part, todo, parts, work.table, package, cluster.code(), store
+        ):
+            rows += said["rows"]
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update()
+    return numbers
+
+
 def score(arguments: argparse.Namespace) -> dict:
     """Write the scores; their summary."""
-    shard, stretch = arguments.shard, None
+    package = command.package(arguments.model, arguments.trust)
+    command.check_output(arguments.output, "scored.csv")
     with (
-        unpacked(arguments.model, arguments.trust) as model,
-        opened(arguments.input) as (source, size),
-        completed(arguments.output) as sink,
+        command.unpacked(package) as model,
+        places.opened(arguments.input) as source,
+        Crew(engine.called, command.workers(arguments), partial(command.settle, model)) as crew,
     ):
-        if shard:
-            name = named(arguments.input)
-            with files.refused(name):
-                stretch = shards.Stretch(source, name, *shard.bytes_of(size, engine.BLOCK_BYTES))
-        summary = score_all(source, size, stretch, sink, model, arguments)
-    if stretch:
-        summary["from_byte"] = stretch.begin
-        options = repr((arguments.kurtosis, arguments.features, arguments.drop_bad)).encode()
+        work = Work(source, crew, arguments)
+        began = time.monotonic()
+        options = repr((work.table.found.excess, work.table.which)).encode()
+        with files.refused(work.name):
+            try:
+                if arguments.output == "-":
+                    tally = straight(work)
+                    tally.judge(arguments.drop_bad)
+                else:
+                    tally = beside(work, package, options)
+            except engine.Killed as error:
+                remedy = "if memory was short, fewer at once: --workers 1"
+                raise UserError(f"{work.name}: {error}", remedy) from None
+    summary = tally.told() | {
+        "model": work.table.which, "seconds": round(time.monotonic() - began, 3)
+    }  # fmt: skip
+    if arguments.shard:
+        summary["from_byte"] = work.begin
         shards.sign(
-            Path(arguments.output), shard, [f"{stretch.size} bytes", sha256(stretch.head)],
-            [arguments.model.read_bytes(), options], "score",
-            begin=stretch.begin, end=stretch.end, summary=summary,
+            arguments.output, arguments.shard,
+            [f"{work.stretch.size} bytes", sha256(work.stretch.head)],
+            [package, options, repr(arguments.drop_bad).encode()], "score",
+            begin=work.begin, end=work.end, summary=summary, columns=work.columns(),
+            has_header=work.table.found.header is not None,
         )  # fmt: skip
     return summary
 
 
+def beside(work: Work, package: bytes, options: bytes) -> Tally:
+    """Score part by part, and make one table of them."""
+    arguments, table = work.arguments, work.table
+    made_with = [table.identity.encode(), package, options, cluster.code().encode()]
+    span = f"{work.begin} {work.end}".encode()
+    parts = Parts(
+        places.absolute(arguments.output),
+        sha256(b"".join(sha256(x).encode() for x in [*made_with, span])),
+    )
+    if kept := parts.begin():
+        say(f"score: {kept} parts were done before, in {parts.folder}: going on from there")
+    numbers = on_cluster(work, parts, package) if arguments.cluster else here(work, parts)
+    tally = Tally()
+    for number in numbers:
+        tally.add_told(parts.told(number))
+    tally.judge(arguments.drop_bad)
+    has_header = table.found.header is not None and work.opens()
+    with forms.written(arguments.output, work.columns(), NUMBERS, has_header) as sink:
+        for number in numbers:
+            sink.write(parts.content(number))
+    parts.end()
+    return tally
+
+
 def merge(arguments: argparse.Namespace) -> dict:
-    """Write the scores of all shards as one; their summary, without what each has told by itself."""
+    """Write the scores of all shards as one; their summary."""
     began = time.monotonic()
-    parts = shards.checked([Path(place) for place in arguments.input], "score")
-    for (_, one), (place, after) in pairwise(parts):
+    shares = shards.checked(arguments.input, "score")
+    for (_, one), (place, after) in pairwise(shares):
         if one["end"] != after["begin"]:
             shard = f"{after['number']}/{after['of']}"
             raise UserError(
                 f"the table has changed between shard {one['number']} and shard {shard}",
                 shards.again("score", shard, place),
             )
-    told = [one["summary"] for _, one in parts]
-    summary = {key: sum(one[key] for one in told) for key in ("rows", "bad_rows", "impossible")}
+    tally = Tally()
+    for _, one in shares:
+        tally.add_told(one["summary"])
     with files.refused("the shards"):
-        engine.refuse(summary["impossible"])
-    with completed(arguments.output) as sink:
-        for place, _ in parts:
-            with open(place, "rb") as file:
-                shutil.copyfileobj(file, sink)
+        tally.judge(drop_bad=True)
+    first = shares[0][1]
+    with forms.written(arguments.output, first["columns"], NUMBERS, first["has_header"]) as sink:
+        for place, one in shares:
+            with places.opened(place) as source:
+                if one["begin"] == 0 < one["end"] and one["has_header"]:
+                    source.stream.read(len(forms.header(one["columns"])))
+                for lines in engine.blocks(iter(partial(source.stream.read, files.CHUNK), b"")):
+                    sink.write(lines)
     seconds = round(time.monotonic() - began, 3)
-    return summary | {
-        "bad": [], "model": told[0]["model"], "outside": [], "seconds": seconds
-    }  # fmt: skip
+    return tally.told() | {"model": first["summary"]["model"], "seconds": seconds}
 
 
 def tell(summary: dict) -> None:
@@ -284,24 +295,23 @@ def tell(summary: dict) -> None:
 
 def parsed() -> argparse.Namespace:
     taken = "a file, s3://bucket/key, or - for standard input"
-    parser = parser_of(__doc__, taken, "a plain file")
+    parser = command.parser_of(__doc__, taken, "a plain table")
     add_reading(parser)
     parser.add_argument(
         "--features", choices=("auto", tables.EIGHT, tables.SIX), default="auto",
         help="which model scores; six does without the mean and deviation of the DM curve",
     )  # fmt: skip
     arguments = parser.parse_args()
+    command.check(parser, arguments)
     if arguments.merge:
-        made_with = (arguments.shard, arguments.kurtosis, arguments.drop_bad)
-        if any(made_with) or arguments.features != "auto":
+        if any((arguments.kurtosis, arguments.drop_bad)) or arguments.features != "auto":
             parser.error("--merge takes what its shards were made with")
         return arguments
     if len(arguments.input) > 1:
         parser.error("one table at a time; several are for --merge")
     (arguments.input,) = arguments.input
-    if arguments.shard and (arguments.input == "-" or arguments.input.startswith("s3://")):
-        parser.error("--shard wants a file: no share of standard input or of s3:// is read alone")
-    check_shard(parser, arguments)
+    if arguments.input == "-" and (arguments.shard or arguments.cluster):
+        parser.error("standard input has no parts that could be read alone: name a file or s3://")
     return arguments
 
 

@@ -16,6 +16,7 @@ import argparse
 import base64
 import csv
 import html
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -25,16 +26,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from candidates import candyjar, finding, folds, htru2, sheet
+from candidates import candyjar, files, finding, folds, htru2, sheet
 from candidates.folds import Unreadable
 from candidates.folds.candidate import number
 from candidates.tables import FEATURES
+from clients import places
 from common.errors import BadData, UserError, run
 from common.files import PREPARED, write_atomically
 from common.output import say
 from orchestrator.monitors.shapley import clusters, shapley
-from score import add_model, at_least_one, settle, unpacked
-from scoring import engine
+from scoring import command, engine, ranking
 from scoring.crew import Crew
 from scoring.ranking import COLUMNS
 
@@ -72,32 +73,32 @@ class Wanted:
         return f"{self.number:06d}_{plain[:100]}.png"
 
 
-def listed(path: Path) -> list[dict[str, str]] | None:
+def listed(place: str) -> list[dict[str, str]] | None:
     """The rows of a list that rank wrote, None for what is none."""
-    if not path.is_file():
+    if not places.is_s3(place) and not os.path.isfile(place):
         return None
-    with path.open(newline="", errors="replace") as file:
-        if not file.readline(1000).startswith("rank,file,score,"):
-            return None
-        file.seek(0)
-        table = csv.DictReader(file, restval="")
-        if missing := set(COLUMNS) - set(table.fieldnames):
-            raise BadData(f"{path}: it has no columns {', '.join(sorted(missing))}")
-        rows = list(table)
+    content = places.read(place) or b""
+    if not content.startswith((b"rank,file,score,", b"PAR1")):
+        return None
+    text = b"".join(files.Chunks(io.BytesIO(content), place)).decode(errors="replace")
+    table = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    if missing := set(COLUMNS) - set(table.fieldnames):
+        raise BadData(f"{place}: it has no columns {', '.join(sorted(missing))}")
+    rows = list(table)
     for line, row in enumerate(rows, start=1):
         for name in NUMBERS:
             try:
                 number(row[name], name)
             except Unreadable as error:
-                raise BadData(f"{path}: row {line}: {error}") from None
+                raise BadData(f"{place}: row {line}: {error}") from None
     return rows
 
 
 def wanted(named: list[str], most: int | None) -> list[Wanted]:
     """The best of a list, or files in the order of their names."""
-    rows = listed(Path(named[0])) if len(named) == 1 else None
+    rows = listed(named[0]) if len(named) == 1 else None
     if rows is None:
-        rows = [{"file": file} for file in finding.find(named).files]
+        rows = [{"file": file} for file in finding.find(named, places.listed).files]
     else:
         rows = [row for row in rows if row[FEATURES[0]]]  # the others have nothing to be drawn
     if not rows:
@@ -115,12 +116,14 @@ def draw(some: list[Wanted]) -> list[bytes | str]:
 
 def _drawn(one: Wanted) -> bytes | str:
     try:
-        candidate = folds.read(Path(one.file))
+        candidate = ranking.read(one.file)
         values = folds.features(candidate)
     except Unreadable as error:
         return str(error)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
+    except BadData as error:
+        return f"it cannot be read: {error}"
     period = candidate.period
     numbers = [
         ("period", f"{period * 1000:.9g} ms" if period else ""),
@@ -147,7 +150,7 @@ def begin(model: str, background: tuple[np.ndarray, np.ndarray]) -> None:
     """Settle a process, with what absent features are taken from."""
     global _background
     _background = background
-    settle(model)
+    command.settle(model)
 
 
 def explain(some: list[Wanted]) -> list[list[tuple[str, float]]]:
@@ -237,22 +240,25 @@ def main() -> int:
     expanded = os.path.expanduser
     parser.add_argument("input", type=expanded, nargs="+", help="a ranked list, or candidate files")
     parser.add_argument("-o", "--output", type=expanded, required=True, help="a folder")
-    parser.add_argument("--most", type=at_least_one, default=50, help="sheets (default: 50)")
-    add_model(parser)
+    parser.add_argument(
+        "--most", type=command.at_least_one, default=50, help="sheets (default: 50)"
+    )
+    command.add_model(parser)
     arguments = parser.parse_args()
     some = wanted(arguments.input, arguments.most)
     is_list = "rank" in some[0].row
     spoke = {}
     if is_list:
-        with unpacked(arguments.model, arguments.trust) as model:
+        package = command.package(arguments.model, arguments.trust)
+        with command.unpacked(package) as model:
             spoke = explained(some, model)
     folder = emptied(Path(arguments.output))
     drawn, failed = [], []
     with (
-        Crew(draw, arguments.workers) as crew,
+        Crew(draw, command.workers(arguments)) as crew,
         tqdm(total=len(some), unit=" sheets", desc="sheets", disable=None) as bar,
     ):
-        for (one,), result in crew.each(([one] for one in some), 2 * arguments.workers):
+        for (one,), result in crew.each(([one] for one in some), 2 * crew.workers):
             picture = result[0] if result else "the process that drew it was killed, twice"
             if isinstance(picture, bytes):
                 write_atomically(folder / one.name, picture)

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 from test_candidate_files import phcx
+from test_rank import as_list
 
 import rank
 from candidates import sky
@@ -98,9 +99,7 @@ def test_a_match_is_a_column_and_never_a_deletion(tmp_path):
     (tmp_path / "c.phcx").write_bytes(b"")
     rows = ranking.measure([str(tmp_path / name) for name in ("a.phcx", "b.phcx", "c.phcx")])
     catalogue = Catalogue(tmp_path / "psrcat")
-    content = b"".join(
-        ranking.lines(rows, COLUMNS, lambda row: rank.known(catalogue, USUAL, row))
-    ).decode()
+    content = as_list(rows, COLUMNS, lambda row: rank.known(catalogue, USUAL, row)).decode()
     head, *_ = content.splitlines()
     assert head.split(",")[-5:] == [*COLUMNS, "reason"]
     known = [row["known_pulsar"] for row in csv.DictReader(content.splitlines())]

@@ -22,7 +22,10 @@ KNOWS = {
     "candidates.folds": set(),
     "candidates.tables": set(),  # it travels in a package, alone
     "learning": {"common", "candidates.tables"},
-    "scoring": {"common", "candidates", "candidates.folds", "candidates.tables"},
+    "scoring": {
+        "common", "candidates", "candidates.folds", "candidates.tables", "clients",
+        "orchestrator.sandbox.hosting",
+    },
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},
     "orchestrator": {"orchestrator.monitors", "orchestrator.pipelines"},
     "orchestrator.monitors": set(),  # it is shipped, alone

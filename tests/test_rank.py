@@ -19,8 +19,9 @@ from test_candidate_files import CURVE, DRAW, GIVEN, moments, needs_given, pfd, 
 
 from candidates import finding
 from candidates.tables import FEATURES
+from clients import places
 from common.errors import BadData
-from scoring import ranking
+from scoring import forms, ranking
 from scoring.crew import Crew
 from scoring.ranking import Row
 
@@ -32,6 +33,10 @@ def run_rank(project, *arguments: str, **options) -> subprocess.CompletedProcess
         [sys.executable, "scripts/rank.py", *map(str, arguments)], cwd=project.folder,
         env=project.environment, capture_output=True, timeout=100, **options,
     )  # fmt: skip
+
+
+def as_list(rows: list[Row], more=(), of=None) -> bytes:
+    return forms.header(ranking.columns(more)) + b"".join(ranking.lines(rows, of))
 
 
 def listed(content: bytes) -> list[dict]:
@@ -107,7 +112,7 @@ def test_what_has_no_score_has_a_reason_and_no_number_of_the_model(ranked):
 def test_the_list_is_the_same_bytes_for_any_number_of_workers_and_order_of_names(
     project, night, ranked
 ):
-    names = sorted(map(str, finding.find([str(night)]).files), reverse=True)
+    names = sorted(map(str, finding.find([str(night)], places.listed).files), reverse=True)
     again = run_rank(
         project, "-", "--workers", "1", "-o", "again.csv", "--json", input="\n".join(names).encode()
     )
@@ -138,10 +143,10 @@ def test_a_package_without_the_model_of_six_features_scores_no_fold_of_another_s
 
 @needs_given
 def test_the_given_folder_is_measured_as_its_own_check_wants(tmp_path):
-    found = finding.find([str(GIVEN)])
+    found = finding.find([str(GIVEN)], places.listed)
     assert (len(found.files), found.passed_over) == (17, 5)
     rows = ranking.measure(list(found.files))
-    (tmp_path / "ranked.csv").write_bytes(b"".join(ranking.lines(rows)))
+    (tmp_path / "ranked.csv").write_bytes(as_list(rows))
     check = subprocess.run(
         [sys.executable, GIVEN / "check.py", tmp_path / "ranked.csv", GIVEN / "expected.csv"],
         capture_output=True, text=True,
@@ -215,7 +220,7 @@ def test_equal_scores_are_in_the_order_of_their_names():
 
 def test_names_that_are_no_text_or_no_line_stay_one_row():
     names = ["a\nb,c", "a\rb", os.fsdecode(b"\xff.pfd")]
-    content = b"".join(ranking.lines([Row(name, reason="cut") for name in names]))
+    content = as_list([Row(name, reason="cut") for name in names])
     assert [row["file"] for row in listed(content)] == ["a\nb,c", "a\rb", "\\udcff.pfd"]
 
 
@@ -225,7 +230,8 @@ def test_names_that_are_no_text_or_no_line_stay_one_row():
 def test_folders_patterns_and_lists_are_taken_once_each(night, tmp_path):
     (tmp_path / "list").write_text(f"{night}/noise.phcx\n\n{night}/none.phcx\n{night}/readme.txt\n")
     found = finding.find(
-        [f"@{tmp_path}/list", f"{night}/*.pfd", f"{night}/beam 2", f"{night}/fold.pfd"]
+        [f"@{tmp_path}/list", f"{night}/*.pfd", f"{night}/beam 2", f"{night}/fold.pfd"],
+        places.listed,
     )
     assert [os.path.relpath(place, night) for place in found.files] == [
         "noise.phcx", "none.phcx", "readme.txt", "cut.pfd", "fold.pfd", "beam 2/pulsar, 1.phcx.gz",
@@ -237,9 +243,9 @@ def test_folders_patterns_and_lists_are_taken_once_each(night, tmp_path):
 @pytest.mark.parametrize("name", ["none", "none*.pfd", "@none"])
 def test_what_is_not_there_is_an_error(tmp_path, name):
     with pytest.raises(BadData, match="none"):
-        finding.find([name.replace("none", f"{tmp_path}/none")])
+        finding.find([name.replace("none", f"{tmp_path}/none")], places.listed)
     with pytest.raises(BadData, match="0 others were passed over"):
-        finding.find([str(tmp_path)])
+        finding.find([str(tmp_path)], places.listed)
 
 
 def test_a_file_that_was_listed_and_is_gone_is_a_line():

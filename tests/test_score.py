@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 import score
 from candidates.htru2 import load
 from candidates.tables import FEATURES
+from clients import places
+from clients.places import Source
 from common.errors import BadData, UserError
 from orchestrator.sandbox.hosting import confinement
 from scoring import engine, shards
@@ -164,7 +166,7 @@ def test_nothing_half_written_stays_under_the_name(project, rows):
     assert result.returncode == 1
     assert b"nowhere.csv: No such file" in result.stderr
     assert (project.folder / "kept.csv").read_text() == "before"
-    assert not list(project.folder.glob(".score.*"))
+    assert not list(project.folder.glob(".unfinished.*"))
 
 
 def test_it_reads_from_and_writes_to_the_sandboxs_s3(project, sandbox, rows):
@@ -310,8 +312,8 @@ def test_shards_have_the_blocks_of_the_whole_or_are_refused(lines, ends, size, o
     with tempfile.TemporaryFile() as file:
         file.write(text)
         for number in range(1, of + 1):
-            file.seek(0)
-            stretch = Stretch(file, "night.csv", *Shard(number, of).bytes_of(len(text), size))
+            source = Source(file, len(text), "")
+            stretch = Stretch(source, "night.csv", *Shard(number, of).bytes_of(len(text), size))
             try:
                 parts += engine.blocks(stretch, size, stretch.begin)
             except BadData as error:
@@ -334,35 +336,46 @@ def test_shards_have_the_blocks_of_the_whole_or_are_refused(lines, ends, size, o
 def test_what_has_no_shards_is_refused_and_told(content, reason, tmp_path):
     place = tmp_path / "night.csv"
     place.write_bytes(content)
-    with open(place, "rb") as file, pytest.raises(BadData, match=reason) as refused:
-        Stretch(file, "night.csv", 0, 10)
-    assert refused.value.remedy == "score it without --shard"
+    with places.opened(str(place)) as source, pytest.raises(BadData, match=reason) as refused:
+        Stretch(source, "night.csv", 0, 10)
+    assert refused.value.remedy == "score it without --shard and --cluster"
 
 
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        (("-", "-o", "a.csv", "--shard", "1/2"), b"--shard wants a file"),
-        (("s3://b/night.csv", "-o", "a.csv", "--shard", "1/2"), b"--shard wants a file"),
-        (("night.csv", "--shard", "1/2"), b"--shard wants -o with a file"),
+        (("-", "-o", "a.csv", "--shard", "1/2"), b"standard input has no parts"),
+        (("-", "-o", "a.csv", "--cluster", "local"), b"standard input has no parts"),
+        (("night.csv", "--shard", "1/2"), b"--shard and --cluster want -o"),
+        (("night.csv", "--cluster", "local"), b"--shard and --cluster want -o"),
+        (("night.csv", "-o", "a.csv", "--shard", "1/2", "--cluster", "local"), b"shares the work"),
+        (("night.csv", "-o", "a.csv.gz"), b"written as CSV or Parquet, not as .gz"),
+        (("night.csv", "-o", "a.parquet", "--shard", "1/2"), b"lists of shards are CSV"),
+        (("night.csv", "-o", "a.csv", "--cluster", "slurm"), b"how many jobs: --workers 20"),
+        (("night.csv", "-o", "a.csv", "--cluster", "tls://h:1", "--workers", "2"), b"its own"),
+        (("night.csv", "-o", "a.csv", "--cluster", "tcp://head:8786"), b"start it with TLS"),
+        (("night.csv", "-o", "a.csv", "--cluster", "moon"), b"one of local, slurm, htcondor"),
         (("a.csv", "b.csv", "-o", "c.csv"), b"several are for --merge"),
         (("--merge", "a.csv", "--drop-bad"), b"--merge takes what its shards were made with"),
     ],
 )
-@pytest.mark.slow
-def test_shards_of_what_is_no_file_are_refused_by_name(project, arguments, reason):
-    result = run_score(project, *arguments)
-    assert result.returncode == 2
-    assert reason in result.stderr
+def test_options_that_do_not_go_together_are_refused_by_name(
+    arguments, reason, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["score.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        score.parsed()
+    assert ended.value.code == 2
+    assert reason in capsys.readouterr().err.encode()
 
 
 def signed(
     place: Path, number: int, begin: int, end: int, impossible=0, content=b"t", script="score"
 ):
     place.write_bytes(b"1,0.9,eight\n")
-    summary = {"rows": 1, "bad_rows": 0, "impossible": impossible, "model": "eight"}
-    more = {"begin": begin, "end": end, "summary": summary}
-    shards.sign(place, Shard(number, 2), [content.hex()], [b"model"], script, **more)
+    summary = {"rows": 1, "bad_rows": 0, "bad": [], "outside": [], "impossible": impossible}
+    more = {"begin": begin, "end": end, "summary": summary, "columns": [], "has_header": False}
+    shards.sign(str(place), Shard(number, 2), [content.hex()], [b"model"], script, **more)
     return str(place)
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_candidate_files import pfd, phcx
-from test_rank import run_rank
+from test_rank import as_list, run_rank
 
 from common.errors import UserError
+from common.lines import csv_lines
 from scoring import ranking, shards
 from scoring.ranking import Row
 from scoring.shards import Shard
@@ -39,24 +40,27 @@ def test_what_is_no_shard_is_refused(text):
         shards.named(text)
 
 
-def written(folder: Path, of: int, names=NAMES, made_with=(b"model",)) -> list[Path]:
+def merged(places: list[str]) -> bytes:
+    columns, rows = shards.merged(places)
+    return "".join(csv_lines([columns, *rows])).encode()
+
+
+def written(folder: Path, of: int, names=NAMES, made_with=(b"model",)) -> list[str]:
     """The lists of all shards."""
     places = []
     for number in range(1, of + 1):
         shard, place = Shard(number, of), folder / f"ranked-{number}-{of}.csv"
         rows = [row for row, name in zip(ROWS, NAMES, strict=True) if shard.has(name)]
-        place.write_bytes(b"".join(ranking.lines(ranking.ordered(rows))))
-        shards.sign(place, shard, names, made_with, "rank")
-        places.append(place)
+        place.write_bytes(as_list(ranking.ordered(rows)))
+        shards.sign(str(place), shard, names, made_with, "rank")
+        places.append(str(place))
     return places
 
 
 @pytest.mark.parametrize("of", [1, 2, 7, 60])
 def test_shards_make_the_list_that_there_would_be_without_them(tmp_path, of):
-    whole = b"".join(ranking.lines(ranking.ordered(ROWS)))
     places = written(tmp_path, of)
-    assert b"".join(shards.merged(places)) == whole
-    assert b"".join(shards.merged(places[::-1])) == whole
+    assert merged(places) == merged(places[::-1]) == as_list(ranking.ordered(ROWS))
 
 
 def test_shards_that_do_not_belong_together_are_refused(tmp_path):
@@ -69,13 +73,13 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
         ([one, two, *written(tmp_path / "files", 3, NAMES[1:])[2:]], "different files"),
         ([one, two, *written(tmp_path / "models", 3, made_with=(b"x",))[2:]], "different models"),
         ([one, two, *written(tmp_path / "splits", 4)[2:]], "different splits"),
-        ([one, two, tmp_path / "none.csv"], "none.csv.shard.json does not exist"),
+        ([one, two, str(tmp_path / "none.csv")], "none.csv.shard.json does not exist"),
     ):
         with pytest.raises(UserError, match=reason):
-            list(shards.merged(places))
-    three.write_bytes(three.read_bytes()[:-10])
+            shards.merged(places)
+    Path(three).write_bytes(Path(three).read_bytes()[:-10])
     with pytest.raises(UserError, match="not what its shard wrote") as refused:
-        list(shards.merged([one, two, three]))
+        shards.merged([one, two, three])
     assert "--shard 3/3" in refused.value.remedy
 
 
@@ -85,7 +89,7 @@ def test_what_is_damaged_beside_a_list_is_one_line(tmp_path, said):
     place.write_text("rank,file\n")
     Path(f"{place}{shards.BESIDE}").write_text(said)
     with pytest.raises(UserError, match="is damaged"):
-        shards.checked([place], "rank")
+        shards.checked([str(place)], "rank")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_candidate_files import pfd, phcx
+from test_rank import as_list
 
 import labels
 import sheets
@@ -75,7 +76,7 @@ def test_candidates_need_no_list_and_what_cannot_be_drawn_is_said(tmp_path):
 
 def test_a_list_without_a_candidate_is_refused(tmp_path):
     place = tmp_path / "ranked.csv"
-    place.write_bytes(b"".join(ranking.lines([Row("a.pfd", reason="it is empty")])))
+    place.write_bytes(as_list([Row("a.pfd", reason="it is empty")]))
     with pytest.raises(BadData, match="no file in it could be read"):
         sheets.wanted([str(place)], 50)
 
@@ -109,7 +110,7 @@ def a_list(tmp_path) -> Path:
         for place, row in enumerate(rows)
     ]
     place = tmp_path / "ranked.csv"
-    place.write_bytes(b"".join(ranking.lines(ranking.ordered(scored))))
+    place.write_bytes(as_list(ranking.ordered(scored)))
     return place
 
 

@@ -50,14 +50,20 @@ class Target:
         return self.session.region_name
 
     def client(self, service: str):
-        config = Config(
-            connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 5}
-        )
         url = self.s3_url if service == "s3" else self.endpoint_url
-        made = self.session.client(service, endpoint_url=url, config=config)
-        if service == "s3" and self.account:
-            expect_owner(made, self.account)
-        return made
+        return client_of(self.session, service, url, self.account)
+
+
+def client_of(session: boto3.Session, service: str, url: str | None, account: str | None):
+    """A client of one of AWS's services, at `url` where that is a sandbox's; its buckets must be the
+    account's."""
+    config = Config(
+        connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 5}
+    )
+    made = session.client(service, endpoint_url=url, config=config)
+    if service == "s3" and account:
+        expect_owner(made, account)
+    return made
 
 
 def name() -> str:

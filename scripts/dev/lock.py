@@ -3,8 +3,8 @@
     python scripts/dev/lock.py
 
 One lock per SageMaker image, alike but for scikit-learn and what it drags along, one for the
-development tools that fits beside either, and two for environments apart. Wheels alone, but for the
-packages that the requirements name with --no-binary.
+development tools and one for clusters that fit beside either, and two for environments apart. Wheels
+alone, but for the packages that the requirements name with --no-binary.
 """
 
 import argparse
@@ -95,7 +95,9 @@ def main() -> int:
             # One Python only, so no markers for the others.
             resolve("requirements.in", f"requirements-{name}.txt", exact + common, universal=False)
     shared = [pin for pin in common if not pin.startswith("networkx==")]  # two, by Python
-    resolve("requirements-dev.in", "requirements-dev.txt", shared, universal=True)
+    for name in ("dev", "cluster"):  # both may be added to one environment
+        resolve(f"requirements-{name}.in", f"requirements-{name}.txt", shared, universal=True)
+        shared += [pin for pin in pins(ROOT / f"requirements-{name}.txt") if "networkx" not in pin]
     resolve("requirements-security.in", "requirements-security.txt", [], universal=True)
     models = [pin for pin in pins(ROOT / lock) if pin.startswith(("numpy==", "scikit-learn=="))]
     # sagemaker-containers asks for the backport of a module that Python has had since 3.5.

@@ -6,11 +6,12 @@ and with what in hand: that is done again, an item at a time, so that an item wh
 found, and costs nothing but itself.
 """
 
+import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from multiprocessing import Pipe, Process
+from multiprocessing import Process
 from multiprocessing.connection import Connection, wait
 
 TRIES = 2  # of an item: one may fall to what has nothing to do with it
@@ -19,13 +20,16 @@ TRIES = 2  # of an item: one may fall to what has nothing to do with it
 class Crew:
     """Processes that do `task`: from a list of items to a list of as many results, in their order.
 
-    `settle` is called in each of them before it works.
+    `settle` is called in each of them before it works; `start` is how they come to be, where there are
+    threads that would be copied.
     """
 
     def __init__(
-        self, task: Callable[[list], list], workers: int, settle: Callable[[], None] | None = None
-    ) -> None:
+        self, task: Callable[[list], list], workers: int, settle: Callable[[], None] | None = None,
+        start: str | None = None,
+    ) -> None:  # fmt: skip
         self.workers = workers
+        self._start = multiprocessing.get_context(start)
         self._task, self._settle = task, settle
         self._hands: dict[Connection, Process] = {}
         self._busy: dict[Connection, _Job] = {}
@@ -95,8 +99,10 @@ class Crew:
         connection.close()
 
     def _hired(self) -> Connection:
-        ours, theirs = Pipe()
-        process = Process(target=_work, args=(theirs, ours, self._task, self._settle), daemon=True)
+        ours, theirs = self._start.Pipe()
+        process = self._start.Process(
+            target=_work, args=(theirs, ours, self._task, self._settle), daemon=True
+        )
         process.start()
         theirs.close()
         self._hands[ours] = process

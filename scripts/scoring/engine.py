@@ -7,6 +7,7 @@ megabytes at a time. The head of a table is read with care, and says how the res
 import importlib.util
 import io
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -29,7 +30,6 @@ MOST_QUOTED = 16 * BLOCK_BYTES  # within one pair of quotes
 AHEAD = 4  # blocks that wait for a worker, or to be written
 ANSWER = ["label", "probability"]
 MODEL = "model"
-BINARY = pa.array([0.0, 1.0])
 
 _model = _inference = None  # of a worker process
 
@@ -46,7 +46,53 @@ class Scored:
         self.output, self.bad, self.rows = output, bad, len(good) + len(bad)
         self.impossible = sum(below_bound(good, s, k) for _, s, k in MOMENTS)
         ends = getattr(_model, "ends", None)
-        self.outside = None if ends is None else tables.Outside(ends).see(good)
+        self.outside = [] if ends is None else tables.Outside(ends).see(good).found()
+
+
+class Tally:
+    """What is to be told of scored rows, some of them good: how many, which are bad, what their numbers
+    say. Of blocks, and then of parts, in their order."""
+
+    def __init__(self) -> None:
+        self.rows = self.bad_rows = self.impossible = 0
+        self._bad: list[tuple[int, str]] = []
+        self._outside: list[dict] = []
+
+    def add(self, scored: Scored) -> None:
+        self._add(scored.rows, len(scored.bad), scored.bad, scored.outside, scored.impossible)
+
+    def add_told(self, told: dict) -> None:
+        """What another has told."""
+        bad = [(row["row"] - 1, row["reason"]) for row in told["bad"]]
+        rows = told["rows"] + told["bad_rows"]
+        self._add(rows, told["bad_rows"], bad, told["outside"], told["impossible"])
+
+    def _add(
+        self, rows: int, bad_rows: int, bad: list, outside: list[dict], impossible: int
+    ) -> None:
+        for number, reason in bad[: tables.SHOWN - len(self._bad)]:
+            self._bad.append((self.rows + number, reason))
+        self.rows, self.bad_rows = self.rows + rows, self.bad_rows + bad_rows
+        self.impossible += impossible
+        self._outside = tables.together(self._outside + outside, self.rows - self.bad_rows)
+
+    def told(self) -> dict:
+        return {
+            "rows": self.rows - self.bad_rows, "bad_rows": self.bad_rows,
+            "bad": [{"row": number + 1, "reason": reason} for number, reason in self._bad],
+            "outside": self._outside, "impossible": self.impossible,
+        }  # fmt: skip
+
+    def judge(self, drop_bad: bool) -> None:
+        """BadTable where rows are bad that are not to be dropped, or where kurtosis is too often below
+        what it can be."""
+        if self.bad_rows and not drop_bad:
+            raise BadTable(tables.complaint(self._bad, self.bad_rows), rows=True)
+        if self.impossible > HANDFUL:
+            raise BadTable(
+                f"kurtosis is below skewness^2 - 2, which no sample can be, in {self.impossible} places: "
+                "are these two tables in one file, with their columns in another order?"
+            )
 
 
 def load(folder: str, settle: Callable[[], None]) -> None:
@@ -107,7 +153,7 @@ def _score_fast(block: bytes, found: Layout, which: str) -> Scored:
     )  # fmt: skip
     columns = table.combine_chunks().columns
     values = np.column_stack([column.to_numpy() for column in columns[: len(tables.FEATURES)]])
-    if found.label is not None and not pc.all(pc.is_in(columns[8], BINARY)).as_py():
+    if found.label is not None and not np.isin(columns[8].to_numpy(), (0, 1)).all():
         raise ValueError("no class")
     values[:, [3, 7]] -= found.excess
     carried = [pc.utf8_trim_whitespace(column) for column in columns[len(numbers) :]]
@@ -218,24 +264,24 @@ def opening(
 
 
 def score(
-    found: Layout, parts: Iterable[bytes], which: str, sink, crew: Crew, drop_bad: bool,
-    progress: Callable[[int], None], opens: bool = True,
-) -> dict:  # fmt: skip
-    """Score the blocks of a table by the named model into `sink`, a binary stream: rows, bad rows, what
-    lies outside of what the package was trained on.
+    found: Layout, numbered: Iterable[tuple[int, bytes]], which: str, crew: Crew, opens: bool
+) -> Iterator[tuple[int, Scored]]:
+    """The blocks of a table, scored by the named model, each with its number, in their order.
 
-    `opens` says that the blocks are those that the table opens with, header and all; `progress` hears
-    how many rows are done. BadTable when rows are bad, unless they are to be dropped;
-    Killed when the process that scores some is, twice.
+    `opens` says that the first block is the one that the table opens with, header and all.
+    Killed when the process that scores one is, twice.
     """
-    rows, impossible, bad, outside = 0, 0, [], None
-    if opens:
-        sink.write(header(found, [*ANSWER, MODEL]))
-    calls = (
-        [partial(score_block, block, found, which, opens and number == 0)]
-        for number, block in enumerate(parts)
-    )
-    for (call,), result in crew.each(calls, crew.workers + AHEAD):
+    numbers: deque[int] = deque()
+
+    def calls() -> Iterator[list]:
+        first = opens
+        for number, block in numbered:
+            numbers.append(number)
+            yield [partial(score_block, block, found, which, first)]
+            first = False
+
+    rows = 0
+    for (call,), result in crew.each(calls(), crew.workers + AHEAD):
         if result is None:
             block, *_, first = call.args
             count = len(tables.rows_in(block.decode(errors="replace"), found, first).values)
@@ -243,29 +289,8 @@ def score(
                 f"rows {rows + 1} to {rows + count}: the process that scores them was killed, twice"
             )
         (scored,) = result
-        bad.extend((rows + number, reason) for number, reason in scored.bad)
-        if drop_bad or not bad:
-            sink.write(scored.output)
-        rows, impossible = rows + scored.rows, impossible + scored.impossible
-        outside = scored.outside if outside is None else outside.add(scored.outside)
-        progress(rows)
-    if bad and not drop_bad:
-        raise BadTable(tables.complaint(bad), rows=True)
-    refuse(impossible)
-    told = [{"row": number + 1, "reason": reason} for number, reason in bad[: tables.SHOWN]]
-    return {
-        "rows": rows - len(bad), "bad_rows": len(bad), "bad": told, "model": which,
-        "outside": [] if outside is None else outside.found(), "impossible": impossible,
-    }  # fmt: skip
-
-
-def refuse(impossible: int) -> None:
-    """BadTable where kurtosis is too often below what it can be."""
-    if impossible > HANDFUL:
-        raise BadTable(
-            f"kurtosis is below skewness^2 - 2, which no sample can be, in {impossible} places: are these "
-            "two tables in one file, with their columns in another order?"
-        )
+        rows += scored.rows
+        yield numbers.popleft(), scored
 
 
 def header(found: Layout, answer: list[str]) -> bytes:

@@ -8,18 +8,17 @@ shard writes what it was a shard of.
 import csv
 import hashlib
 import io
+import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain
-from pathlib import Path
 
 from candidates import tables
 from candidates.files import CHUNK, UNPACKERS
+from clients import places
+from clients.places import Source
 from common.errors import BadData, UserError
-from common.files import read_json, sha256, write_json
-from common.lines import csv_lines
+from common.files import sha256
 
 BESIDE = ".shard.json"
 PACKED = (*UNPACKERS, b"PK\x03\x04", b"PAR1")  # how such files begin
@@ -60,14 +59,16 @@ class Stretch:
     goes on in the next.
     """
 
-    def __init__(self, file, name: str, first: int, last: int) -> None:
-        self._file, self._name, self.taken = file, name, 0
-        self.size = os.fstat(file.fileno()).st_size
-        self.head = file.read(CHUNK)
+    def __init__(self, source: Source, name: str, first: int, last: int) -> None:
+        self._file, self.size, self._name, self.taken = source.stream, source.size, name, 0
+        if self.size is None:
+            raise self._refused("it is no regular file")
+        self._file.seek(0)
+        self.head = self._file.read(CHUNK)
         if reason := self._not_plain():
             raise self._refused(reason)
         self.begin, self.end = (self._line_at(byte) for byte in (first, last))
-        file.seek(0)
+        self._file.seek(0)
 
     def __iter__(self) -> Iterator[bytes]:
         self._file.seek(self.begin)
@@ -82,8 +83,6 @@ class Stretch:
             raise self._refused("a cell in quotes goes on where the shard ends")
 
     def _not_plain(self) -> str:
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            return "it is no regular file"
         if self.head.startswith(PACKED):
             return "it is packed"
         if (encoding := tables.encoding_of(self.head)) != "utf-8":
@@ -93,7 +92,9 @@ class Stretch:
         return ""
 
     def _refused(self, reason: str) -> BadData:
-        return BadData(f"{self._name}: {reason}: it has no shards", "score it without --shard")
+        return BadData(
+            f"{self._name}: {reason}: it has no shards", "score it without --shard and --cluster"
+        )
 
     def _line_at(self, byte: int) -> int:
         """Where the line begins that a byte is in; the end of the file for what is behind it."""
@@ -109,7 +110,7 @@ class Stretch:
 
 
 def sign(
-    place: Path, shard: Shard, names: Iterable[str], made_with: Iterable[bytes], script: str,
+    place: str, shard: Shard, names: Iterable[str], made_with: Iterable[bytes], script: str,
     **more: object,
 ) -> None:  # fmt: skip
     """Write beside a shard's list which of how many it is, of which files, made with what else, and what
@@ -120,29 +121,30 @@ def sign(
         "made_with": [sha256(content) for content in made_with],
         "list": _digest(place),
     }
-    write_json(Path(f"{place}{BESIDE}"), asdict(shard) | said | more)
+    places.write(
+        f"{place}{BESIDE}", (json.dumps(asdict(shard) | said | more, indent=2) + "\n").encode()
+    )
 
 
-def _digest(place: Path) -> str:
-    with open(place, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(place: str) -> str:
+    with places.opened(place) as source:
+        return hashlib.file_digest(source.stream, "sha256").hexdigest()
 
 
-def merged(places: list[Path]) -> Iterator[bytes]:
-    """The lists of all shards as one, as it would be without shards. UserError where one is missing, or
-    is of other files, or of another model."""
-    checked(places, "rank")
+def merged(named: list[str]) -> tuple[list[str], list[list[str]]]:
+    """The lists of all shards as one, as it would be without shards: columns and rows. UserError where
+    one is missing, or is of other files, or of another model."""
+    checked(named, "rank")
     head: list[str] = []
     rows: list[list[str]] = []
-    for place in places:
-        text = place.read_text(encoding="utf-8")
-        head, *lines = csv.reader(io.StringIO(text, newline=""))
+    for place in named:
+        with places.opened(place) as source:
+            text = io.TextIOWrapper(source.stream, encoding="utf-8", newline="")
+            head, *lines = csv.reader(text)
         rows += lines
     name, score = head.index("file"), head.index("score")
     rows.sort(key=lambda row: (row[score] == "", -float(row[score] or 0), row[name]))
-    ranked = ([rank if row[score] else "", *row[1:]] for rank, row in enumerate(rows, start=1))
-    for line in csv_lines(chain([head], ranked)):
-        yield line.encode()
+    return head, [[rank if row[score] else "", *row[1:]] for rank, row in enumerate(rows, start=1)]
 
 
 def again(script: str, shard: object = "i/n", place: object = "…") -> str:
@@ -150,12 +152,30 @@ def again(script: str, shard: object = "i/n", place: object = "…") -> str:
     return f"python scripts/{script}.py INPUT --shard {shard} -o {place}"
 
 
-def checked(places: list[Path], script: str) -> list[tuple[Path, dict]]:
+def _beside(place: str, made_by: str) -> dict:
+    content = places.read(f"{place}{BESIDE}")
+    if content is None:
+        raise UserError(f"{place}{BESIDE} does not exist", made_by)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{place}{BESIDE} is damaged: {error}", made_by) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_whole(place: str, digest: str) -> bool:
+    try:
+        return _digest(place) == digest
+    except BadData:
+        return False
+
+
+def checked(named: list[str], script: str) -> list[tuple[str, dict]]:
     """The lists of all shards in order, each with what is written beside it. UserError where one is
     missing, or is of other files, or of another model."""
     said = []
-    for place in places:
-        one = read_json(Path(f"{place}{BESIDE}"), again(script, place=place))
+    for place in named:
+        one = _beside(place, again(script, place=place))
         if {"script", "list", "number", "of", "files", "made_with"} - set(one):
             raise UserError(f"{place}{BESIDE} is damaged", again(script, place=place))
         if one["script"] != script:
@@ -163,7 +183,7 @@ def checked(places: list[Path], script: str) -> list[tuple[Path, dict]]:
                 f"{place} is a list of scripts/{one['script']}.py",
                 f"python scripts/{one['script']}.py --merge {place} … -o …",
             )
-        if not place.is_file() or _digest(place) != one["list"]:
+        if not _is_whole(place, one["list"]):
             shard = f"{one['number']}/{one['of']}"
             raise UserError(f"{place} is not what its shard wrote", again(script, shard, place))
         said.append(one)
@@ -183,4 +203,4 @@ def checked(places: list[Path], script: str) -> list[tuple[Path, dict]]:
         )
     if len(there) > of:
         raise UserError(f"there are {len(there)} lists of {of} shards", "name each of them once")
-    return sorted(zip(places, said, strict=True), key=lambda pair: pair[1]["number"])
+    return sorted(zip(named, said, strict=True), key=lambda pair: pair[1]["number"])

@@ -24,13 +24,14 @@ from candidates.tables.scales import (
     choose,
     ends_of,
     ranges_of,
+    together,
     told,
 )
 
 __all__ = [
     "COLUMNS", "EIGHT", "EXCESS", "FEATURES", "LABEL", "PEARSON", "SHOWN", "SIX", "BadTable", "Layout",
     "Outside", "Rows", "choose", "complaint", "decoded", "encoding_of", "ends_of", "judge", "layout",
-    "orient", "ranges_of", "read", "rows_in", "told",
+    "orient", "ranges_of", "read", "rows_in", "together", "told",
 ]  # fmt: skip
 SHOWN = 10  # bad rows that are told one by one
 
@@ -56,11 +57,13 @@ def read(text, kurtosis=None, drop_bad=False):
     return found, rows
 
 
-def complaint(bad):
-    """What is wrong in rows, in one line: the first in words, the others by number."""
+def complaint(bad, count=None):
+    """What is wrong in `count` rows, of which `bad` has the first: the first in words, the others by
+    number."""
+    count = len(bad) if count is None else count
     number, reason = bad[0]
     text = f"row {number + 1}: {reason}"
-    if len(bad) > 1:
+    if count > 1:
         shown = ", ".join(str(number + 1) for number, _ in bad[:SHOWN])
-        text += f"; {len(bad)} such rows: {shown}" + (", ..." if len(bad) > SHOWN else "")
+        text += f"; {count} such rows: {shown}" + (", ..." if count > SHOWN else "")
     return text

@@ -60,14 +60,6 @@ class Outside:
                 self._farthest[1] = np.maximum(self._farthest[1], farthest[1])
         return self
 
-    def add(self, other):
-        """Count what another has seen."""
-        self._rows += other._rows
-        self._beyond += other._beyond
-        self._farthest[0] = np.minimum(self._farthest[0], other._farthest[0])
-        self._farthest[1] = np.maximum(self._farthest[1], other._farthest[1])
-        return self
-
     def found(self):
         """A dict for each feature and side with rows outside, in the order of the features."""
         return [
@@ -86,6 +78,18 @@ class Outside:
 
     def told(self):
         return told(self.found())
+
+
+def together(found, rows):
+    """What several Outsides have found, as one that has seen all of their rows."""
+    sums = {}
+    for each in found:
+        key = FEATURES.index(each["feature"]), each["side"] == "above"
+        one = sums.setdefault(key, {**each, "of": rows, "candidates": 0})
+        one["candidates"] += each["candidates"]
+        farther = max if each["side"] == "above" else min
+        one["farthest"] = farther(one["farthest"], each["farthest"])
+    return [sums[key] for key in sorted(sums)]
 
 
 def told(found):

@@ -1,0 +1,93 @@
+"""What is done of a list, kept beside it until it is whole.
+
+Part by part, in `<output>.parts`: the content, and a line of JSON that says what it was made of. Both appear
+under their names at once, the line last; so whoever was killed, goes on from there, and whoever has another
+input, model or option, finds nothing of his. On S3 as in a folder, from one process or from a cluster's.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients import places
+from common.errors import UserError
+from common.files import sha256
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the list at `output`, each made with `made_with`: a digest of all that decides it."""
+
+    output: str
+    made_with: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.output}.parts"
+
+    def _place(self, number: int, suffix: str = "") -> str:
+        return f"{self.folder}/{number:08d}{suffix}"
+
+    def begin(self) -> int:
+        """Make the place, and empty it of what other runs have left; how many parts are there."""
+        if not places.is_s3(self.output):
+            Path(self.folder).mkdir(exist_ok=True)
+        there = self._there()
+        lines = {line for line in there if line.endswith(".json") and self._is_ours(line)}
+        for place in there - lines - {line.removesuffix(".json") for line in lines}:
+            places.remove(place)
+        return len(lines)
+
+    def done(self) -> set[int]:
+        """The numbers of the parts that are there, when there are but ours."""
+        return {self._number(line) for line in self._there() if line.endswith(".json")}
+
+    def _is_ours(self, line: str) -> bool:
+        number = self._number(line)
+        return number is not None and self.told(number) is not None
+
+    @staticmethod
+    def _number(line: str) -> int | None:
+        number = line.rpartition("/")[2].removesuffix(".json")
+        return int(number) if number.isdecimal() else None
+
+    def _there(self) -> set[str]:
+        """All that is there, whoever's it is."""
+        if places.is_s3(self.output):
+            return {place for place, _ in places.listed(f"{self.folder}/")}
+        return {str(path) for path in Path(self.folder).iterdir()}
+
+    def told(self, number: int, of: str = "") -> dict | None:
+        """What was told of a part, if it is whole, of this run, and `of` these bytes or files."""
+        line = places.read(self._place(number, ".json"))
+        try:
+            told = json.loads(line or b"")
+        except ValueError:
+            return None
+        ours = isinstance(told, dict) and told.get("made_with") == self.made_with
+        return told if ours and of in ("", told["of"]) else None
+
+    def write(self, number: int, content: bytes, told: dict, of: str = "") -> dict:
+        """Keep a part, and what is told of it."""
+        told = told | {"made_with": self.made_with, "of": of, "content": sha256(content)}
+        places.write(self._place(number), content)
+        places.write(self._place(number, ".json"), json.dumps(told).encode())
+        return told
+
+    def content(self, number: int) -> bytes:
+        """A part that is there. UserError where it is no longer what was written."""
+        content, told = places.read(self._place(number)), self.told(number)
+        if content is None or told is None or sha256(content) != told["content"]:
+            raise UserError(
+                f"{self._place(number)} has been changed or removed, by another run for {self.output}?",
+                f"once that has ended, the same again; all anew: rm -r {self.folder}",
+            )
+        return content
+
+    def end(self) -> None:
+        """The list is whole: they are needed no longer."""
+        for place in self._there():
+            places.remove(place)
+        if not places.is_s3(self.output):
+            os.rmdir(self.folder)
