@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWS = {
     "common": set(),
     "candidates": {"common", "candidates.folds", "candidates.tables"},
-    "candidates.folds": set(),
-    "candidates.tables": set(),  # it travels in a package, alone
+    # Both travel in a package, alone.
+    "candidates.folds": {"candidates.tables"},  # the names of the models that are for its kinds
+    "candidates.tables": set(),
     "learning": {"common", "candidates.tables"},
     "scoring": {"common", "candidates", "candidates.folds", "candidates.tables"},
     "clients": {"common", "orchestrator", "orchestrator.pipelines"},

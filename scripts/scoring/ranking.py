@@ -11,7 +11,7 @@ import numpy as np
 
 from candidates import folds
 from candidates.folds import Unreadable
-from candidates.tables import EIGHT, FEATURES, SIX
+from candidates.tables import FEATURES
 from common.lines import csv_lines
 from scoring import engine
 from scoring.crew import Crew
@@ -19,8 +19,6 @@ from scoring.crew import Crew
 DETAILS = ["period_s", "dm", "snr", "ra", "dec", "mjd", "telescope"]
 COLUMNS = ["rank", "file", "score", "label", "model", *DETAILS, *FEATURES, "reason"]
 BLOCK = 16  # files at a time
-# The scale of a PFD's DM curve is not HTRU2's: two of the eight features mean something else there.
-MODELS = {"phcx": EIGHT, "pfd": SIX}
 NO_MODEL = "the package holds no model for this DM curve's scale: make train"
 KILLED = "the process that {} it was killed, twice"
 
@@ -68,7 +66,7 @@ def judge(rows: list[Row]) -> list[Row]:
 def _judged(row: Row) -> Row:
     if row.reason:
         return row
-    model = MODELS[row.kind]
+    model = folds.MODELS[row.kind]
     try:
         # Alone: a matrix product's last bit depends on the rows beside, and a rank on that.
         answer = engine.answers(np.array([row.features]), model)
