@@ -208,7 +208,7 @@ def test_a_folder_goes_through_a_batch_pipeline_file_by_file(
     (output / "cut.pfd.out").write_text("1,1\n")  # another job's
     done = batch(sandbox, night, "-o", output)
     assert done.returncode == 1
-    assert "/cut.pfd: the model answered 400: no candidate can be read" in done.stderr
+    assert "/cut.pfd: the model answered 400: the body came as application/" in done.stderr
     assert f"Without an answer are 1 of {len(ranks) + 1} files: cut.pfd; the" in done.stderr
     assert "Traceback" not in done.stderr
     answers = {
