@@ -63,7 +63,7 @@ status: setup
 	@python scripts/status.py $(NAMED)
 
 .PHONY: predict
-## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours; OPTIONS=--drop-bad)
+## ask the endpoint about a pulsar and a piece of noise (INPUT=a table or candidate file: about yours)
 predict: setup
 	@python scripts/predict.py $${PAYLOAD:+--payload "$$PAYLOAD"} $${INPUT:+--input "$$INPUT"} $(OPTIONS)
 
@@ -86,7 +86,7 @@ sheets: setup
 	-o "$${OUTPUT:?is missing. Next: make sheets INPUT=ranked.csv OUTPUT=sheets}" $(OPTIONS)
 
 .PHONY: batch
-## the same by a batch pipeline: upload, provision, wait, fetch
+## the same by a batch pipeline: upload, provision, wait, fetch (INPUT=folder of candidate files, OUTPUT=folder)
 batch: upload
 	@python scripts/batch.py "$${INPUT:?is missing. Next: make batch $(FILES)}" \
 	-o "$${OUTPUT:?is missing. Next: make batch $(FILES)}" $${PAYLOAD:+--payload "$$PAYLOAD"} $(OPTIONS)

@@ -22,6 +22,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from common.files import sha256, write_atomically
 from common.lines import csv_lines
 from common.output import confirm, print_json, say
 from orchestrator.contract import PROVISION_PATH
-from orchestrator.pipelines.batch import CONTENT_TYPE, CSV, FILE
+from orchestrator.pipelines.batch import CONTENT_TYPE, CSV, FILE, RESULT, SOURCE
 from scoring import engine
 from status import follow
 
@@ -77,7 +78,7 @@ def payload_for(target: Target, path: Path, kind: str, digest: str) -> tuple[dic
         what = f"{path}: {CONTENT_TYPE} is {payload[CONTENT_TYPE]}, and the input {kind}"
         raise TargetError(what, f"edit {path}")
     places = {}
-    for key in ("batch_inference_data", "batch_job_output_location"):
+    for key in (SOURCE, RESULT):
         bucket, _, prefix = str(payload.get(key)).partition("/")
         if bucket != target.bucket:
             raise TargetError(f"{path}: {key} must be in {target.bucket}", f"edit {path}")
@@ -145,10 +146,11 @@ def score_folder(target: Target, arguments: argparse.Namespace) -> dict:
     hashes = each(lambda path: hash_of(places[path]), places)
     digest = sha256(repr([*zip(places, hashes, strict=True)]).encode())
     payload, source, result = payload_for(target, arguments.payload, FILE, digest)
+    result = f"{result}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"  # where no earlier job has written
+    payload |= {CONTENT_TYPE: FILE, RESULT: f"{target.bucket}/{result}"}
     ask_first(target, payload, f"{len(places)} files")
     with explained():
         s3 = target.client("s3")
-        clear(s3, target.bucket, f"{result}/")
 
         def send(path: str) -> None:
             with files.opened(places[path]) as (file, _):
@@ -156,7 +158,7 @@ def score_folder(target: Target, arguments: argparse.Namespace) -> dict:
 
         each(send, places)
         say(f"batch: {len(places)} files to s3://{target.bucket}/{source}/")
-        state = carried_out(target, payload | {CONTENT_TYPE: FILE}, arguments)
+        state = carried_out(target, payload, arguments)
         answers = fetched(s3, target.bucket, result, places, Path(arguments.output))
     if verdict(state) == FAILED:
         without = [path for path in places if path not in answers]
@@ -175,7 +177,8 @@ def score_folder(target: Target, arguments: argparse.Namespace) -> dict:
 
 def fetched(s3, bucket: str, result: str, paths: Iterable[str], output: Path) -> dict[str, bytes]:
     """The answers that there are, by the path of their file, each written below `output`."""
-    there = set(keys(s3, bucket, f"{result}/"))
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{result}/")
+    there = {found["Key"] for page in pages for found in page.get("Contents", [])}
 
     def fetch(path: str) -> bytes:
         answer = s3.get_object(Bucket=bucket, Key=f"{result}/{path}.out")["Body"].read()
@@ -222,16 +225,6 @@ def each(do: Callable[[str], object], paths: Iterable[str]) -> list:
     """Do something with each path or key, several at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(do, paths))
-
-
-def keys(s3, bucket: str, prefix: str) -> list[str]:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return [found["Key"] for page in pages for found in page.get("Contents", [])]
-
-
-def clear(s3, bucket: str, prefix: str) -> None:
-    """Delete what an earlier job over the same files has left: this one may refuse some of them."""
-    each(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys(s3, bucket, prefix))
 
 
 def main() -> int:

@@ -62,6 +62,8 @@ def read_input(arguments: argparse.Namespace) -> Asked:
         return table(text.encode(), "the command line", arguments)
     place = arguments.input
     name = "standard input" if str(place) == "-" else place.name
+    if place.is_dir():
+        raise UserError(f"{place} is a folder", f"make rank INPUT={place} OUTPUT=ranked.csv")
     try:
         with files.opened(place) as (stream, _):
             content = stream.read(files.MAX_BYTES + 1)  # more is refused where it is read

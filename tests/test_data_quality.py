@@ -435,7 +435,7 @@ def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
     assert [violation["feature_name"] for violation in found] == ["dm_mean"]
     window = json.loads(jobs.result(first, "window.json").read_text())
     assert (window["records"], window["end_time"]) == (1000, f"{first:%Y-%m-%dT%H:%M:%SZ}")
-    said = "captured records that hold a file (application/octet-stream), not rows, and are left out: 1"
+    said = "Captured records that hold a file (application/octet-stream), not rows, and are left out: 1"
     assert window["files"] == 1
     assert said in jobs.result(first, "report.md").read_text()
     metric = json.loads((jobs.folder / "cloudwatch").read_text().splitlines()[0])
@@ -443,7 +443,7 @@ def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
 
     place = f"results/pulsar/night/{first:%Y/%m/%d/%H}/window.json"
     jobs.s3.put_object(Bucket="assets", Key=place, Body=json.dumps(window))
-    nothing = (1, f"Job inputs had no data: {said}")
+    nothing = (1, f"Job inputs had no data. {said}")
     assert jobs.run(scheduled_time=second.isoformat()) == nothing
     code, message = jobs.run(scheduled_time=third.isoformat())
     assert (code, message) == (0, "Completed: Job completed successfully with no violations.")

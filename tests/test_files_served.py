@@ -150,6 +150,12 @@ def test_predict_says_what_is_wrong_with_a_file(sandbox, endpoint, night):
     assert "Traceback" not in said
 
 
+def test_a_folder_is_for_rank(tmp_path):
+    with pytest.raises(UserError, match="is a folder") as refused:
+        read_input(Namespace(values=[], input=tmp_path))
+    assert refused.value.remedy == f"make rank INPUT={tmp_path} OUTPUT=ranked.csv"
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "words"),
     [
@@ -208,7 +214,7 @@ def test_a_folder_goes_through_a_batch_pipeline_file_by_file(
     (output / "cut.pfd.out").write_text("1,1\n")  # another job's
     done = batch(sandbox, night, "-o", output)
     assert done.returncode == 1
-    assert "/cut.pfd: the model answered 400: the body came as application/" in done.stderr
+    assert "/cut.pfd: the model answered 400: no candidate can be scored from" in done.stderr
     assert f"Without an answer are 1 of {len(ranks) + 1} files: cut.pfd; the" in done.stderr
     assert "Traceback" not in done.stderr
     answers = {

@@ -133,7 +133,7 @@ def test_a_window_whose_labels_are_of_files_alone_has_no_data(tmp_path, monkeypa
     monkeypatch.setattr(window, "captures", lambda *_: [("capture", body, "")])
     period = window.Window(*[NOON] * 5)
     settings = {"sagemaker_endpoint_name": "pulsar"}
-    with pytest.raises(Refused, match=r"no data: captured records that hold a file .* left out: 1"):
+    with pytest.raises(Refused, match=r"no data. Captured records that hold a file .* left out: 1"):
         merged_table(None, settings, period, tmp_path)
 
 

@@ -47,7 +47,7 @@ ANALYZERS = {
 MERGED = ("MODEL_QUALITY", "MODEL_BIAS")  # those that compare with what was true
 MESSAGE, METRICS = "/opt/ml/output/message", "/opt/ml/output/metrics/cloudwatch"
 SUCCESS = "Job completed successfully with"
-FILES = "captured records that hold a file (" + captured.FILE + "), not rows, and are left out: {}"
+FILES = "Captured records that hold a file (" + captured.FILE + "), not rows, and are left out: {}"
 
 
 def main():
@@ -139,7 +139,7 @@ def merged_table(s3, settings, period, output):
 
 def no_data(files):
     """A Refused for a window without rows, or without rows whose truth is known."""
-    return Refused("Job inputs had no data" + (f": {FILES.format(files)}" if files else ""))
+    return Refused("Job inputs had no data" + (f". {FILES.format(files)}" if files else ""))
 
 
 def named(table, answers, files):

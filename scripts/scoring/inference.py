@@ -415,7 +415,7 @@ def parse_file(body):
         found = folds.read(bytes_of(body))
         return Folded(folds.features(found)[None], folds.MODELS[found.kind])
     except folds.Unreadable as error:
-        raise ValueError(f"the body came as {FILE}, but is no candidate file: {error}") from None
+        raise ValueError(f"no candidate can be scored from this body of {FILE}: {error}") from None
 
 
 # -- scoring --------------------------------------------------------------------------
