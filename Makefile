@@ -19,6 +19,10 @@ ifneq ($(shell git ls-files --error-unmatch dvc.yaml 2>&1),dvc.yaml)
 export DVC_SYSTEM_CONFIG_DIR := $(CURDIR)/.dvc/without-git
 endif
 
+# Work by Dask wants its packages, wherever that is.
+WORKERS := $(if $(CLUSTER),cluster-setup,setup)
+BY := $${CLUSTER:+--cluster "$$CLUSTER"}
+
 # On AWS there is nothing to start.
 PLACE := $(if $(filter aws,$(TARGET)),setup,sandbox)
 
@@ -63,21 +67,21 @@ status: setup
 	@python scripts/status.py $(NAMED)
 
 .PHONY: predict
-## ask the endpoint about a pulsar and a piece of noise (INPUT=file.csv: about yours; OPTIONS=--drop-bad)
+## ask the endpoint about a pulsar and a piece of noise (INPUT=a table or candidate file: about yours)
 predict: setup
 	@python scripts/predict.py $${PAYLOAD:+--payload "$$PAYLOAD"} $${INPUT:+--input "$$INPUT"} $(OPTIONS)
 
 .PHONY: score
-## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows
-score: setup
+## score INPUT=night.csv into OUTPUT=scored.csv with the packaged model, millions of rows (CLUSTER=local)
+score: $(WORKERS)
 	@python scripts/score.py "$${INPUT:?is missing. Next: make score $(FILES)}" \
-	-o "$${OUTPUT:?is missing. Next: make score $(FILES)}" $(OPTIONS)
+	-o "$${OUTPUT:?is missing. Next: make score $(FILES)}" $(BY) $(OPTIONS)
 
 .PHONY: rank
 ## candidate files (.phcx, .phcx.gz, .pfd) in INPUT=folder to a list, best first, OUTPUT=ranked.csv
-rank: setup
+rank: $(WORKERS)
 	@python scripts/rank.py "$${INPUT:?is missing. Next: make rank INPUT=folder OUTPUT=ranked.csv}" \
-	-o "$${OUTPUT:?is missing. Next: make rank INPUT=folder OUTPUT=ranked.csv}" $(OPTIONS)
+	-o "$${OUTPUT:?is missing. Next: make rank INPUT=folder OUTPUT=ranked.csv}" $(BY) $(OPTIONS)
 
 .PHONY: sheets
 ## a picture of each candidate of INPUT=ranked.csv (or of files), and a page of the best, in OUTPUT=sheets
@@ -86,7 +90,7 @@ sheets: setup
 	-o "$${OUTPUT:?is missing. Next: make sheets INPUT=ranked.csv OUTPUT=sheets}" $(OPTIONS)
 
 .PHONY: batch
-## the same by a batch pipeline: upload, provision, wait, fetch
+## the same by a batch pipeline: upload, provision, wait, fetch (INPUT=folder of candidate files, OUTPUT=folder)
 batch: upload
 	@python scripts/batch.py "$${INPUT:?is missing. Next: make batch $(FILES)}" \
 	-o "$${OUTPUT:?is missing. Next: make batch $(FILES)}" $${PAYLOAD:+--payload "$$PAYLOAD"} $(OPTIONS)
@@ -138,6 +142,10 @@ provision: $(PLACE)
 wait: $(PLACE)
 	@python scripts/status.py --wait $(NAMED)
 
+.PHONY: cluster-setup
+## add Dask to it: for CLUSTER=local, slurm, htcondor or tls://host:port of score and rank
+cluster-setup: $(VENV)/ready-cluster-$(IMAGE)
+
 ##@ the sandbox
 
 .PHONY: sandbox
@@ -176,7 +184,7 @@ cost: setup
 
 .PHONY: test
 ## the quick tests (ALL=1: the slow ones too; ONLY=tests/test_model.py: these)
-test: $(VENV)/ready-dev-$(IMAGE)
+test: $(VENV)/ready-dev-$(IMAGE) $(VENV)/ready-cluster-$(IMAGE)
 	@python -m pytest $(if $(ALL),-m "") $(ONLY)
 
 .PHONY: lint
@@ -237,8 +245,9 @@ $(VENV)/ready-$(IMAGE): $(LOCK)
 	@$(PYTHON) scripts/setup.py $(VENV) $(LOCK) --image $(IMAGE)
 	@touch $@
 
-$(VENV)/ready-dev-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-dev.txt
-	@$(PY) scripts/setup.py $(VENV) requirements-dev.txt --add
+$(VENV)/ready-dev-$(IMAGE) $(VENV)/ready-cluster-$(IMAGE): \
+$(VENV)/ready-%-$(IMAGE): $(VENV)/ready-$(IMAGE) requirements-%.txt
+	@$(PY) scripts/setup.py $(VENV) requirements-$*.txt --add
 	@touch $@
 
 .venv-%/ready: requirements-%.txt

@@ -112,12 +112,16 @@ sys.path.insert(0, sys.argv[1] + "/code")
 import inference
 model = inference.model_fn(sys.argv[1])
 rows = inference.input_fn(sys.stdin.read(), "text/csv")
+inference.input_fn(b"", inference.FILE)
 print(inference.output_fn(inference.predict_fn(rows, model), "text/csv").get_data(as_text=True))
 """
 
 
 def try_out(members: dict[str, bytes]) -> list[int]:
-    """Unpack, load and ask the package in a clean process; the labels of the two examples."""
+    """Unpack, load and ask the package in a clean process; the labels of the two examples.
+
+    An empty candidate file is sent as well: what reads such files is there, then.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in members.items():
             path = Path(folder, name)

@@ -36,6 +36,7 @@ IMPORTED = {
     ),
     "requirements-dev": ("moto.server moto.sagemaker.models moto.apigateway.models",
                          "pytest hypothesis cfnlint.api"),
+    "requirements-cluster": ("distributed.cli.dask_worker distributed.deploy.local dask_jobqueue",),
     "requirements-security": ("checkov.main",),
 }  # fmt: skip
 

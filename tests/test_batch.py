@@ -91,6 +91,10 @@ def test_a_failed_job_is_a_failed_stage_with_its_reason(echo):
         ({"batch_job_output_location": "{bucket}/night/in/out"}, "must not lie in one another"),
         ({"batch_job_output_location": "{bucket}/night"}, "must not lie in one another"),
         ({"batch_job_output_location": "s3://{bucket}/x"}, "batch_job_output_location must be"),
+        (
+            {"batch_content_type": "image/png"},
+            "batch_content_type must be one of text/csv, application/octet-stream",
+        ),
         ({"model_artifact_location": "absent.tar.gz"}, "does not exist; upload it first"),
     ],
 )

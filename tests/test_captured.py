@@ -145,6 +145,18 @@ def test_a_header_and_another_delimiter_are_understood():
     assert table.iloc[:, :3].to_numpy().tolist() == [[0, 1.5, 2]]
 
 
+def test_a_file_holds_no_rows_and_is_counted(folders):
+    """A candidate file is captured to its last byte; the rows beside it are read as if it were not there."""
+    content = bytes(range(256)) * 40
+    asked = (f"{inference.FILE}; name=a", content)
+    exchanges = [(asked, ("text/csv", b"1,0.9\n"), None), (("text/csv", b"5,6\n"),) * 2 + (None,)]
+    body = spooled(next(folders), exchanges)
+    side = json.loads(body.splitlines()[0])["captureData"]["endpointInput"]
+    assert (side["encoding"], base64.b64decode(side["data"])) == ("BASE64", content)
+    table, reader = table_of(body, body)
+    assert (reader.files, table.iloc[:, :4].to_numpy().tolist()) == (2, [[5, 6, 5, 6]] * 2)
+
+
 def test_an_empty_window_is_an_empty_table():
     table, reader = table_of(b"")
     assert len(table) == 0

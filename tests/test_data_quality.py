@@ -400,6 +400,15 @@ def captured_line(row, when):
     })  # fmt: skip
 
 
+def captured_file(row, when):
+    """The same record, had a candidate file been asked about."""
+    record = json.loads(captured_line(row, when))
+    record["captureData"]["endpointInput"] |= {
+        "observedContentType": "application/octet-stream", "data": "H4sI", "encoding": "BASE64",
+    }  # fmt: skip
+    return json.dumps(record)
+
+
 def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
     survey(400, 4000, 1).to_csv(jobs.folder / "b.csv", index=False, lineterminator="\r\n")
     made = jobs.run(job="baseline", dataset_source=str(jobs.folder / "b.csv"),
@@ -412,6 +421,8 @@ def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
     rows["dm_mean"] += 60
     lines = [captured_line(row, earlier) for row in rows.to_numpy().tolist()]
     lines.append(captured_line(rows.iloc[0].tolist(), now - timedelta(seconds=15)))
+    for seconds in (120, 25):
+        lines.append(captured_file(rows.iloc[1].tolist(), now - timedelta(seconds=seconds)))
     jobs.s3.create_bucket(Bucket="assets")
     key = f"captures/pulsar/AllTraffic/{earlier:%Y/%m/%d/%H}/00-00-000-x.jsonl"
     jobs.s3.put_object(Bucket="assets", Key=key, Body="\n".join(lines) + "\n")
@@ -424,16 +435,21 @@ def test_each_captured_record_is_covered_once_by_the_shipped_package(jobs):
     assert [violation["feature_name"] for violation in found] == ["dm_mean"]
     window = json.loads(jobs.result(first, "window.json").read_text())
     assert (window["records"], window["end_time"]) == (1000, f"{first:%Y-%m-%dT%H:%M:%SZ}")
+    said = "Captured records that hold a file (application/octet-stream), not rows, and are left out: 1"
+    assert window["files"] == 1
+    assert said in jobs.result(first, "report.md").read_text()
     metric = json.loads((jobs.folder / "cloudwatch").read_text().splitlines()[0])
     assert metric["Dimensions"][0] == {"Name": "Endpoint", "Value": "pulsar"}
 
     place = f"results/pulsar/night/{first:%Y/%m/%d/%H}/window.json"
     jobs.s3.put_object(Bucket="assets", Key=place, Body=json.dumps(window))
-    assert jobs.run(scheduled_time=second.isoformat()) == (1, "Job inputs had no data")
+    nothing = (1, f"Job inputs had no data. {said}")
+    assert jobs.run(scheduled_time=second.isoformat()) == nothing
     code, message = jobs.run(scheduled_time=third.isoformat())
     assert (code, message) == (0, "Completed: Job completed successfully with no violations.")
     window = json.loads(jobs.result(third, "window.json").read_text())
     assert (window["start_time"], window["records"]) == (f"{first:%Y-%m-%dT%H:%M:%SZ}", 1)
+    assert window["files"] == 1
 
 
 def test_what_was_true_is_merged_before_the_models_quality_is_checked(jobs):

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from defusedxml import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_candidate_files import phcx
 
 from orchestrator.sandbox.cloudformation import functions, parameters
 from orchestrator.sandbox.cloudformation import template as templates
@@ -29,6 +30,7 @@ REQUESTS = {
     "text/csv": "\n".join(",".join(map(str, row)) for row in ROWS).encode(),
     "application/json": json.dumps({"instances": ROWS}).encode(),
     "application/x-npy": buffer.getvalue(),
+    "application/octet-stream": phcx(),
 }
 TYPES = st.sampled_from([*REQUESTS, "text/csv; charset=utf-8", "image/png"])
 SPLICES = st.lists(

@@ -11,6 +11,7 @@ import boto3
 import pytest
 from test_handler_on_moto import BUCKET, aws, post  # noqa: F401
 
+from common.files import CODE
 from orchestrator import contract, pipelines
 from orchestrator.pipelines.family import PipelineType
 
@@ -19,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWS = {
     "common": set(),
     "candidates": {"common", "candidates.folds", "candidates.tables"},
-    "candidates.folds": set(),
-    "candidates.tables": set(),  # it travels in a package, alone
+    # Both travel in a package, alone.
+    "candidates.folds": {"candidates.tables"},  # the names of the models that are for its kinds
+    "candidates.tables": set(),
     "learning": {"common", "candidates.tables"},
     "scoring": {
         "common", "candidates", "candidates.folds", "candidates.tables", "clients",
@@ -137,6 +139,31 @@ def test_what_is_shipped_runs_on_an_old_python_with_what_its_image_has(module):
     words = FILES[module].read_text()
     newer = r"\.remove(?:pre|suf)fix\(|strict=|dataclass\(.*slots|import .*\bUTC\b|-> (?:list|dict|tuple|set)\["
     assert re.findall(newer, words) == []
+
+
+PACKAGED = [module_of(path) for path in CODE.values()]
+
+
+@pytest.mark.parametrize("module", PACKAGED)
+def test_what_travels_in_a_package_runs_on_an_old_python_with_what_its_image_has(module):
+    words = FILES[module].read_text()
+    tree = ast.parse(words, feature_version=(3, 8))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    its_image = {"numpy", "candidates"}
+    if module == "scoring.inference":
+        its_image |= {"scipy", "joblib", "threadpoolctl", "werkzeug", "pyarrow"}
+    assert imported <= sys.stdlib_module_names | its_image
+    newer = r"\.remove(?:pre|suf)fix\(|\bzip\(.*strict=|dataclass\(.*slots|import .*\bUTC\b"
+    assert re.findall(newer, words) == []
+    if re.search(r"^ *def .*(?:->|: \w)", words, re.MULTILINE):  # annotations are of a later Python
+        assert "from __future__ import annotations" in words
 
 
 @pytest.mark.parametrize("module", sorted(FILES))

@@ -214,7 +214,9 @@ def test_the_three_answers_hold_the_same_numbers(model):
         ).map(json.dumps),
         hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(max_side=9)).map(npy),
     ),
-    st.sampled_from(["text/csv", "application/json", "application/x-npy", "", "x", "text/csv;q"]),
+    st.sampled_from(
+        ["text/csv", "application/json", "application/x-npy", inference.FILE, "", "x", "text/csv;q"]
+    ),
     st.sampled_from(["text/csv", "application/json", "*/*", "", "application/x-npy", "b"]),
 )  # fmt: skip
 def test_no_request_raises(project, body, content_type, accept):

@@ -9,7 +9,8 @@ import pytest
 from conftest import SHARED
 from moto import mock_aws
 
-from orchestrator.monitors import merge
+from orchestrator.monitors import merge, window
+from orchestrator.monitors.__main__ import merged_table
 from orchestrator.monitors.frame import Refused
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -121,6 +122,19 @@ def test_records_outside_the_window_are_not_its_records(tmp_path):
 def test_ground_truth_that_matches_nothing_is_a_reason(tmp_path, lines, said):
     with pytest.raises(Refused, match=said):
         join(tmp_path, truth(*lines), captured("a"))
+
+
+def test_a_window_whose_labels_are_of_files_alone_has_no_data(tmp_path, monkeypatch):
+    """Rows without a label, and a labelled file, in which there are none."""
+    file = json.loads(captured("b"))
+    file["captureData"]["endpointInput"]["observedContentType"] = "application/octet-stream"
+    body = f"{captured('a')}\n{json.dumps(file)}\n".encode()
+    monkeypatch.setattr(merge, "objects", lambda *_: [("labels.jsonl", label("b").encode())])
+    monkeypatch.setattr(window, "captures", lambda *_: [("capture", body, "")])
+    period = window.Window(*[NOON] * 5)
+    settings = {"sagemaker_endpoint_name": "pulsar"}
+    with pytest.raises(Refused, match=r"no data. Captured records that hold a file .* left out: 1"):
+        merged_table(None, settings, period, tmp_path)
 
 
 def test_the_later_label_corrects_the_earlier():

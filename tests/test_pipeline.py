@@ -21,7 +21,7 @@ import package
 import upload
 from common import params as rules
 from common.errors import BadParams, GateFailed, UserError
-from common.files import INFERENCE, READER
+from common.files import INFERENCE, READERS
 from common.params import load_params
 from scoring.packing import member, pack
 
@@ -370,7 +370,7 @@ def test_a_stage_depends_on_what_its_script_imports_and_on_nothing_that_it_does_
     for path in (ROOT / dep for dep in STAGES[stage]["deps"]):
         named |= {path} if path.suffix == ".py" else set(path.rglob("*.py"))
     named = {path for path in named if path.name != "__init__.py"}
-    carried = {INFERENCE, *READER} if stage == "package" else set()
+    carried = {INFERENCE, *READERS} if stage == "package" else set()
     carried = {path for path in carried if path.name != "__init__.py"}
     assert named == imported(script) | carried
 

@@ -1,5 +1,6 @@
 """The sandbox: signatures, S3, endpoints, data capture, faults."""
 
+import base64
 import contextlib
 import json
 import os
@@ -29,7 +30,7 @@ VERSION = {version!r}
 def model_fn(model_dir):
     return VERSION
 def transform_fn(model, body, content_type, accept):
-    text = body if isinstance(body, str) else body.decode()
+    text = body if isinstance(body, str) else body.decode(errors="replace")
     if text == "die":
         os._exit(9)
     if text == "refuse":
@@ -494,10 +495,12 @@ def test_requests_are_captured_in_sagemakers_form(sandbox):
     sandbox.invoke("captured", "1,2\n", InferenceId="order-42")
     sandbox.invoke("captured", '{"a": 1}', "application/json")
     sandbox.invoke("captured", b"\x00\x01", "application/x-npy")
+    every_byte = bytes(range(256)) * 300
+    sandbox.invoke("captured", every_byte, "application/octet-stream")
     for body in ("refuse", "raise"):
         error_of(lambda body=body: sandbox.invoke("captured", body))
     prefix = "captured/datacapture/captured/AllTraffic/"
-    until(lambda: len(captured(sandbox, prefix)) == 3, what="the capture")
+    until(lambda: len(captured(sandbox, prefix)) == 4, what="the capture")
     by_type = {
         r["captureData"]["endpointInput"]["observedContentType"]: r
         for r in captured(sandbox, prefix)
@@ -514,6 +517,8 @@ def test_requests_are_captured_in_sagemakers_form(sandbox):
     assert csv["eventVersion"] == "0"
     assert by_type["application/json"]["captureData"]["endpointInput"]["encoding"] == "JSON"
     assert by_type["application/x-npy"]["captureData"]["endpointInput"]["data"] == "AAE="
+    file = by_type["application/octet-stream"]["captureData"]["endpointInput"]
+    assert (file["encoding"], base64.b64decode(file["data"])) == ("BASE64", every_byte)
     import re
 
     pattern = prefix + r"\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"

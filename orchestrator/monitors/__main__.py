@@ -47,6 +47,7 @@ ANALYZERS = {
 MERGED = ("MODEL_QUALITY", "MODEL_BIAS")  # those that compare with what was true
 MESSAGE, METRICS = "/opt/ml/output/message", "/opt/ml/output/metrics/cloudwatch"
 SUCCESS = "Job completed successfully with"
+FILES = "Captured records that hold a file (" + captured.FILE + "), not rows, and are left out: {}"
 
 
 def main():
@@ -85,14 +86,16 @@ def monitor(kind, analyzer, output, settings):
     s3 = boto3.client("s3")
     period = window.choose(s3, settings)
     read = merged_table if kind in MERGED else captured_table
-    table, answers = read(s3, settings, period, output)
+    table, answers, without_rows = read(s3, settings, period, output)
     table = named(table, answers, files)
     settings = dict(settings, answer_columns=str(answers))
     checked = analyzer.check(table, files, settings)
     times = {
         "start_time": window.text(period.start), "end_time": window.text(period.end),
-        "records": len(table), "listed_time": window.text(period.listed),
+        "records": len(table), "files": without_rows, "listed_time": window.text(period.listed),
     }  # fmt: skip
+    if without_rows:
+        checked.files["report.md"] += f"\n{FILES.format(without_rows)}.\n"
     folder = output / period.scheduled.strftime("%Y/%m/%d/%H")
     write_all(folder, dict(checked.files, **{"window.json": times}))
     if settings.get("publish_cloudwatch_metrics") != "Disabled":
@@ -107,7 +110,8 @@ def monitor(kind, analyzer, output, settings):
 
 
 def captured_table(s3, settings, period, output, merger=None):
-    """The rows of a window, columns by position, and how many of them are the answer's."""
+    """The rows of a window, columns by position; how many of these are the answer's; and how many records
+    hold a file in the place of rows."""
     reader = captured.Reader(window.text(period.end))
     for name, body, since in window.captures(s3, settings, period):
         reader.add(name, body, since)
@@ -115,8 +119,8 @@ def captured_table(s3, settings, period, output, merger=None):
             merger.add(name, body, since)
     table = reader.table()
     if not len(table):
-        raise Refused("Job inputs had no data")
-    return table, reader.answers
+        raise no_data(reader.files)
+    return table, reader.answers, reader.files
 
 
 def merged_table(s3, settings, period, output):
@@ -125,9 +129,17 @@ def merged_table(s3, settings, period, output):
     truth = merge.truth(collected)
     place = output / "merge" / needed(settings, "sagemaker_endpoint_name")
     merger = merge.Merge(truth, place, window.text(period.end))
-    table, answers = captured_table(s3, settings, period, output, merger)
+    table, answers, files = captured_table(s3, settings, period, output, merger)
     print(merger.close(), flush=True)
-    return merge.labelled(table, truth), answers
+    table = merge.labelled(table, truth)
+    if not len(table):
+        raise no_data(files)
+    return table, answers, files
+
+
+def no_data(files):
+    """A Refused for a window without rows, or without rows whose truth is known."""
+    return Refused("Job inputs had no data" + (f". {FILES.format(files)}" if files else ""))
 
 
 def named(table, answers, files):

@@ -6,7 +6,8 @@ reads a block at a time: so a million candidates take seconds, and every number 
 
 In a JSON body a list of lists or of objects is rows, a list of scalars one row (of an answer: one
 a row of the request, where their number fits), and an object with nothing but one list is that list.
-A CSV body with one line more than its answer has a header.
+A CSV body with one line more than its answer has a header. A request of application/octet-stream is a
+file, in which there are no rows: such records are counted, and left out.
 """
 
 import base64
@@ -26,6 +27,7 @@ BLOCK_ROWS = 65536
 # Pandas reads floats to the last bit by itself from 3.1 on, and warns of being asked to.
 VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
 EXACT = {} if VERSION >= (3, 1) else {"float_precision": "round_trip"}
+FILE = "application/octet-stream"
 MISSING = ["", "NaN", "nan", "null"]
 # A record of one plain row, as nearly all are: read so, a million take half the time.
 SIDE = (
@@ -47,6 +49,7 @@ class Reader:
         """`end`: the first inferenceTime that is too late, as in the records."""
         self.end = end
         self.answers = self.width = None  # columns of the answer; of answer and request
+        self.files = 0  # records without rows
         self._lines, self._blocks, self._ids, self._rows = [], [], [], []
 
     def add(self, name, body, since=""):
@@ -89,6 +92,9 @@ class Reader:
                     continue
                 answer, request = data["endpointOutput"], data["endpointInput"]
                 event = about.get("inferenceId") or about["eventId"]
+                if media_type(request) == FILE:
+                    self.files += 1
+                    continue
                 found = self._rows_of(answer, request)
             except Refused as error:
                 raise Refused(f"{name}, line {number}: {error}") from None
@@ -196,19 +202,23 @@ def plain(column):
 # -- one body -------------------------------------------------------------------------
 
 
+def media_type(side):
+    """The media type of a captured body, without its parameters."""
+    return side["observedContentType"].partition(";")[0].strip().lower()
+
+
 def cells(side):
     """The rows of a captured body, each a list of cells; raises Refused."""
     data, kind, encoding = side["data"], side["observedContentType"], side["encoding"]
-    media_type = kind.partition(";")[0].strip().lower()
     if encoding == "BASE64":
         try:
             data = base64.b64decode(data, validate=True)
-            if media_type == "application/x-npy":
+            if media_type(side) == "application/x-npy":
                 return np.atleast_2d(np.load(io.BytesIO(data), allow_pickle=False)).tolist()
             data = data.decode("utf-8")
         except (binascii.Error, ValueError, EOFError, OSError) as error:
             raise Refused(f"its {kind} cannot be read: {error}") from None
-        encoding = {"text/csv": "CSV", "application/json": "JSON"}.get(media_type)
+        encoding = {"text/csv": "CSV", "application/json": "JSON"}.get(media_type(side))
     if encoding == "CSV":
         first = data.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)

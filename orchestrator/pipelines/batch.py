@@ -4,7 +4,8 @@ byom_batch_builtin   in one of SageMaker's framework images
 byom_batch_custom    in an image of one's own
 
 The job's parameters are the original's: a line is a record, as many of them in one request as there is
-room for. Source: SageMaker API reference, CreateTransformJob.
+room for. What the original has not: objects that are files, each a record as a whole. Source: SageMaker
+API reference, CreateTransformJob.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from orchestrator.pipelines import models
 from orchestrator.pipelines.family import PipelineType, attribute
 
 SOURCE, RESULT = "batch_inference_data", "batch_job_output_location"
-CSV = "text/csv"
+CONTENT_TYPE = "batch_content_type"
+CSV, FILE = "text/csv", "application/octet-stream"
 # The handler's role may start jobs with this in their names, and no others.
 JOB = "-batch-transform"
 LONGEST = 34  # characters of the model's name, so that a job's 63 hold JOB whatever its model
@@ -26,6 +28,8 @@ def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
     """A model, and the job over the objects."""
     values, name = request.values, request.model_name
     kms = values["kms_key_arn"]
+    content_type = values[CONTENT_TYPE] or CSV
+    record = "Line" if content_type == CSV else "None"
     output_key = {"KmsKeyId": kms} if kms else {}
     volume_key = {"VolumeKmsKeyId": kms} if kms else {}
     job = {
@@ -34,14 +38,14 @@ def plan(request: Request, site: Site, artifacts: Mapping[str, str]) -> dict:
             "DataSource": {
                 "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{values[SOURCE]}"}
             },
-            "ContentType": CSV,
-            "SplitType": "Line",
+            "ContentType": content_type,
+            "SplitType": record,
             "CompressionType": "None",
         },
         "TransformOutput": {
             "S3OutputPath": f"s3://{values[RESULT]}",
             "Accept": CSV,
-            "AssembleWith": "Line",
+            "AssembleWith": record,
             **output_key,
         },
         "TransformResources": {
@@ -96,7 +100,7 @@ def check_builtin(values: dict[str, str]) -> None:
 
 COMMON = {
     "plan": plan,
-    "optional": {"kms_key_arn": contract.kms_key},
+    "optional": {CONTENT_TYPE: contract.one_of((CSV, FILE)), "kms_key_arn": contract.kms_key},
     "refused": models.REFUSED,
     "artifacts": (models.ARTIFACT,),
     "locations": (SOURCE, RESULT),

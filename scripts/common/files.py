@@ -39,11 +39,12 @@ REPORT = EVALUATION / "report.html"
 # package
 SCRIPTS = ROOT / "scripts"
 INFERENCE = SCRIPTS / "scoring" / "inference.py"
-READER = [
+READERS = [  # of tables and of candidate files
     SCRIPTS / "candidates" / "__init__.py",
+    *sorted((SCRIPTS / "candidates" / "folds").glob("*.py")),
     *sorted((SCRIPTS / "candidates" / "tables").glob("*.py")),
 ]
-CODE = {"code/inference.py": INFERENCE} | {f"code/{p.relative_to(SCRIPTS)}": p for p in READER}
+CODE = {"code/inference.py": INFERENCE} | {f"code/{p.relative_to(SCRIPTS)}": p for p in READERS}
 ARCHIVE = MODELS / "model.tar.gz"
 
 

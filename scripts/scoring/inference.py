@@ -2,18 +2,20 @@
 
 SageMaker's scikit-learn container and the sandbox both import this file and call its four
 functions. Needs only what that container has: numpy, scikit-learn with scipy, joblib and
-threadpoolctl, werkzeug; and candidates/tables, which reads CSV and travels with it.
+threadpoolctl, werkzeug; and what travels with it: candidates/tables, which reads CSV, and
+candidates/folds, which reads candidate files.
 
-    in    text/csv               a table of candidates in any dialect: columns by name, or eight
-                                 numbers a line in the order of the data set
-          application/json       a row, rows, or {"instances": rows}
-          application/x-npy      an array (8,) or (n, 8)
-    out   text/csv               label,probability a line
-          application/json       {"predictions": [{"label": 1, "probability": 0.98}, ...]}
-          application/x-npy      an array (n, 2): label, probability
+    in    text/csv                   a table of candidates in any dialect: columns by name, or eight
+                                     numbers a line in the order of the data set
+          application/json           a row, rows, or {"instances": rows}
+          application/x-npy          an array (8,) or (n, 8)
+          application/octet-stream   one candidate file, PHCX or PFD, packed by gzip or not
+    out   text/csv                   label,probability a line
+          application/json           {"predictions": [{"label": 1, "probability": 0.98}, ...]}
+          application/x-npy          an array (n, 2): label, probability
 
 A request is answered by one of two models (candidates/tables/scales.py): by that of eight features,
-or by that of six where its DM curves are of another scale. Which one is said in the answer's custom
+or by that of six where its DM curves are of another scale, which a candidate file's kind says. Which one is said in the answer's custom
 attributes, `model=six`, for in its body it would be one more column of what monitors capture; what lies
 outside of what the model was trained on is said on standard output.
 
@@ -41,6 +43,7 @@ from werkzeug.wrappers import Response
 from candidates import tables
 
 CSV, JSON, NPY = "text/csv", "application/json", "application/x-npy"
+FILE = "application/octet-stream"
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 LARGE = 65536  # characters from which it pays to import pyarrow
 MANY = 1024  # rows, likewise
@@ -54,6 +57,14 @@ class BadInput:
 
     def __init__(self, status, message):
         self.status, self.message = status, message
+
+
+class Folded:
+    """What is known of a candidate file: its row of features, an array (1, 8), and the name of the model
+    that is for its kind."""
+
+    def __init__(self, row, model):
+        self.row, self.model = row, model
 
 
 class Classifier:
@@ -104,8 +115,8 @@ def execution_parameters_fn():
 
 
 def input_fn(body, content_type):
-    """The rows of a request as an array (n, 8), or a BadInput."""
-    parsers = {CSV: parse_csv, JSON: parse_json, NPY: parse_npy}
+    """The rows of a request as an array (n, 8), a candidate file as a Folded, or a BadInput."""
+    parsers = {CSV: parse_csv, JSON: parse_json, NPY: parse_npy, FILE: parse_file}
     parse = parsers.get(media_type(content_type))
     if parse is None:
         known = ", ".join(parsers)
@@ -117,17 +128,33 @@ def input_fn(body, content_type):
 
 
 def predict_fn(data, model):
-    """The Prediction for rows (n, 8), or the BadInput it was given."""
+    """The Prediction for rows (n, 8) or a Folded, or the BadInput it was given."""
     if isinstance(data, BadInput):
         return data
+    if isinstance(data, Folded):
+        return predict_folded(data, model)
     if data.shape[1] != len(model.features):
         return BadInput(400, wrong_width(1, data.shape[1], len(model.features)))
     which = tables.EIGHT
     if model.ends is not None and is_outside(data, *model.ends):
         which = choose(data, model)
-        for line in tables.Outside(model.ends).see(data).told():
-            print(f"scored by {which}: {line}", flush=True)
+        tell_outside(which, data, model)
     return predict_by(which, data, model)
+
+
+def predict_folded(folded, model):
+    """The Prediction for a Folded by the model of its kind, or a BadInput where the package has none."""
+    if folded.model == tables.SIX and model.six is None:
+        return BadInput(422, "the package has no model of six features, which a PFD is scored by")
+    if model.ends is not None and is_outside(folded.row, *model.ends):
+        tell_outside(folded.model, folded.row, model)
+    return predict_by(folded.model, folded.row, model)
+
+
+def tell_outside(which, data, model):
+    """Say on standard output what in rows (n, 8) lies outside of what the package was trained on."""
+    for line in tables.Outside(model.ends).see(data).told():
+        print(f"scored by {which}: {line}", flush=True)
 
 
 def is_outside(data, least, most):
@@ -350,9 +377,13 @@ def parse_json(body):
     return checked_rows(value)
 
 
+def bytes_of(body):
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
 def parse_npy(body):
     """Rows of a .npy body; nothing in it is ever unpickled."""
-    stream = io.BytesIO(bytes(body) if not isinstance(body, str) else body.encode())
+    stream = io.BytesIO(bytes_of(body))
     try:
         version = np.lib.format.read_magic(stream)
         read_header = {
@@ -374,6 +405,17 @@ def parse_npy(body):
     if data.ndim != 2 or not len(data):
         raise ValueError(f"the array has the shape {data.shape}, not (n, 8)")
     return data
+
+
+def parse_file(body):
+    """The Folded of a candidate file; nothing in it is believed."""
+    from candidates import folds  # takes a while, which nearly no request needs
+
+    try:
+        found = folds.read(bytes_of(body))
+        return Folded(folds.features(found)[None], folds.MODELS[found.kind])
+    except folds.Unreadable as error:
+        raise ValueError(f"no candidate can be scored from this body of {FILE}: {error}") from None
 
 
 # -- scoring --------------------------------------------------------------------------

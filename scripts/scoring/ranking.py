@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from candidates import folds
 from candidates.folds import Candidate, Unreadable
-from candidates.tables import EIGHT, FEATURES, SIX
+from candidates.tables import FEATURES
 from clients import places
 from common.errors import BadData, UserError
 from common.files import sha256
@@ -29,8 +29,6 @@ NUMBERS = {"rank": pa.int64(), "label": pa.int8()} | dict.fromkeys(
 COLUMNS = ["rank", "file", "score", "label", "model", *DETAILS, *FEATURES, "reason"]
 BLOCK = 16  # files at a time
 PART = 256  # files of which it is kept that they are done
-# The scale of a PFD's DM curve is not HTRU2's: two of the eight features mean something else there.
-MODELS = {"phcx": EIGHT, "pfd": SIX}
 NO_MODEL = "the package holds no model for this DM curve's scale: make train"
 KILLED = "the process that {} it was killed, twice"
 
@@ -92,7 +90,7 @@ def judge(rows: list[Row]) -> list[Row]:
 def _judged(row: Row) -> Row:
     if row.reason:
         return row
-    model = MODELS[row.kind]
+    model = folds.MODELS[row.kind]
     try:
         # Alone: a matrix product's last bit depends on the rows beside, and a rank on that.
         answer = engine.answers(np.array([row.features]), model)

@@ -234,8 +234,10 @@ async def _ask(request: dict, hop: Hop, batch: Batch, body: bytes) -> bytes:
             "line %d: the model answered %d, %d tries left", batch.first, reply.status, tries_left
         )
     said = reply.body[: SAID_LENGTH * 4].decode(errors="replace")
-    row = ROW.search(said)
-    line = batch.first + int(row[1]) - 1 if row else batch.first
+    row, by_line = ROW.search(said), request["TransformInput"].get("SplitType") == "Line"
+    line = batch.first if by_line else None
+    if row:
+        line = batch.first + int(row[1]) - 1
     raise BadRecord(f"the model answered {reply.status}: {_plain(said)}", line)
 
 

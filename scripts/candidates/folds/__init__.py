@@ -5,7 +5,11 @@
 
 Nothing in a file is believed: what it announces is checked against what is there before anything is
 allocated. A file takes some 100 MB and a second at most, whatever is in it.
+
+It travels in model.tar.gz beside inference.py, so it needs numpy alone and runs on old Pythons.
 """
+
+from __future__ import annotations
 
 import os
 import stat
@@ -14,8 +18,11 @@ from pathlib import Path
 
 from candidates.folds import pfd, phcx
 from candidates.folds.candidate import Candidate, Unreadable, features
+from candidates.tables import EIGHT, SIX
 
-__all__ = ["SUFFIXES", "Candidate", "Unreadable", "features", "read"]
+__all__ = ["MODELS", "SUFFIXES", "Candidate", "Unreadable", "features", "read", "recognised"]
+# The scale of a PFD's DM curve is not HTRU2's: two of the eight features mean something else there.
+MODELS = {"phcx": EIGHT, "pfd": SIX}
 SUFFIXES = (".phcx", ".phcx.gz", ".pfd", ".pfd.gz")
 MOST_BYTES = 64 * 1024**2  # of a file
 MOST_INFLATED, MOST_MEMBERS = 16 * 1024**2, 1024
@@ -35,13 +42,28 @@ def read(source: bytes | Path) -> Candidate:
         content = _inflated(content)
     if not content:
         raise Unreadable("it is empty")
-    text = content[:1024].removeprefix(BOM).lstrip(SPACE)
-    # A PFD with 60 DMs begins so, too, and goes on with NULs.
-    if text.startswith(b"<") and b"\0" not in text[:4]:
+    if _is_xml(content):
         if len(content) > MOST_INFLATED:
             raise Unreadable(f"it is XML of more than {MOST_INFLATED} bytes")
         return phcx.read(content)
     return pfd.read(content)
+
+
+def recognised(content: bytes) -> bool:
+    """Whether a file begins as a candidate file does, and not as a table; it may still be Unreadable."""
+    if content.startswith(GZIP):
+        try:
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content[:PIECE], PIECE)
+        except zlib.error:
+            return False
+    return _is_xml(content) or pfd.begins(content)
+
+
+def _is_xml(content: bytes) -> bool:
+    text = content[:1024]
+    text = text[len(BOM) if text.startswith(BOM) else 0 :].lstrip(SPACE)
+    # A PFD with 60 DMs begins so, too, and goes on with NULs.
+    return text.startswith(b"<") and b"\0" not in text[:4]
 
 
 def _content(path: Path) -> bytes:

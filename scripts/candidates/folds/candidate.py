@@ -1,5 +1,7 @@
 """What a folded candidate is, whatever file it came in; and the eight features of it."""
 
+from __future__ import annotations
+
 import math
 import re
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ The features follow the extractor that published tables were made with, not PRES
 Doppler correction nor alignment of the parts, and 100 DMs over the range that was searched.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 
@@ -50,6 +52,14 @@ class Cursor:
         values = np.frombuffer(self.content, f"{self.order}f8", math.prod(shape), self.at)
         self.at += values.nbytes
         return values.reshape(shape)
+
+
+def begins(content: bytes) -> bool:
+    """Whether a file's first bytes are the counts that a PFD begins with."""
+    try:
+        return bool(_counts(Cursor(content, _byte_order(content))))
+    except Unreadable:
+        return False
 
 
 def read(content: bytes) -> Candidate:
@@ -100,7 +110,7 @@ def _byte_order(content: bytes) -> str:
 
 
 def _counts(head: Cursor) -> list[int]:
-    counts = dict(zip(COUNTS, head.take("12i"), strict=True))
+    counts = dict(zip(COUNTS, head.take("12i")))
     for name in SIZES:
         # Folds at one DM write 0 DMs: they are whole, and get a reason of their own.
         if not (0 if name == "numdms" else 1) <= counts[name] <= MOST:
@@ -175,7 +185,7 @@ def _shifts(dms: np.ndarray, tops: np.ndarray, frequency: float, proflen: int) -
 
 def _rotated(rows: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     """Each of the rows (n, bins) moved left by its shift (n,)."""
-    return np.stack([np.roll(row, -shift) for row, shift in zip(rows, shifts, strict=True)])
+    return np.stack([np.roll(row, -shift) for row, shift in zip(rows, shifts)])
 
 
 def _sub_integrations(profiles: np.ndarray, shifts: np.ndarray) -> np.ndarray:

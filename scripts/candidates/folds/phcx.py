@@ -4,6 +4,8 @@ The section `FFT` is the search, with S/N over 1196 DMs; `FFT-pdmpd` is the refi
 profile. Other layouts have sections of other names, and features that mean something else.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from xml.etree.ElementTree import Element, TreeBuilder  # noqa: S405 - builds a tree, parses nothing
