@@ -193,8 +193,8 @@ lint: $(VENV)/ready-dev-$(IMAGE)
 	@python -m ruff check . && python -m ruff format --check .
 
 .PHONY: bench
-## serving, store, batch, the way, growth: measured beside peers and floors (SECTION=serving: that one)
-bench: train
+## serving, store, batch, cluster, the way, growth: measured beside peers and floors (SECTION=serving: that one)
+bench: train cluster-setup
 	@$(MAKE) -s .venv-peers/ready || echo "bench: the peers cannot be installed here, and are left out" >&2
 	@python scripts/dev/bench.py $(SECTION)
 

@@ -25,7 +25,7 @@ The list has a line for each file. One that cannot be read, or that the package 
 at its end, without a rank, and with the reason. Nothing appears under the output's name before it is
 complete.
 
-Exit codes: 0 every file has a rank, 1 there is no list, 3 some files have none.
+Exit codes: 0 every file has a rank, 1 there is no list, 3 some files have none (--merge: 0 or 1).
 """
 
 import argparse
@@ -188,15 +188,17 @@ def parsed() -> argparse.Namespace:
     if arguments.within and not arguments.known:
         parser.error("--within is for --known")
     command.check(parser, arguments)
-    if arguments.merge and (arguments.known or arguments.json):
+    if arguments.merge and arguments.known:
         parser.error("--merge takes what its shards were made with")
     return arguments
 
 
-def merge(arguments: argparse.Namespace) -> None:
+def merge(arguments: argparse.Namespace) -> dict:
+    """Write the list of all shards; how many files it has."""
     columns, rows = shards.merged(arguments.input)
     with forms.written(arguments.output, columns, ranking.NUMBERS, example="ranked.csv") as sink:
         sink.write("".join(csv_lines(rows)).encode())
+    return {"files": len(rows), "ranked": sum(row[0] != "" for row in rows)}
 
 
 def rank(arguments: argparse.Namespace) -> dict:
@@ -213,7 +215,7 @@ def rank(arguments: argparse.Namespace) -> dict:
     began = time.monotonic()
     found = finding.find(arguments.input, places.listed)
     share = found.only(arguments.shard.has) if arguments.shard else found
-    package, parts = command.package(arguments.model, arguments.trust), None
+    package, parts = command.package(arguments), None
     if arguments.output != "-":
         made_with = sha256(package) + cluster.code()
         parts = Parts(places.absolute(arguments.output), sha256(made_with.encode()))
@@ -233,15 +235,14 @@ def rank(arguments: argparse.Namespace) -> dict:
 
 def main() -> int:
     arguments = parsed()
-    if arguments.merge:
-        merge(arguments)
-        return 0
-    summary = rank(arguments)
+    summary = merge(arguments) if arguments.merge else rank(arguments)
     if arguments.json and arguments.output != "-":
         print_json(summary)
+    elif arguments.merge:
+        say("rank: {ranked:,} of {files:,} files have a rank".format(**summary))
     else:
         tell(summary)
-    return WITHOUT_RANK if summary["without_rank"] else 0
+    return WITHOUT_RANK if summary.get("without_rank") else 0
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def on_cluster(work: Work, parts: Parts, package: bytes) -> list[int]:
 
 def score(arguments: argparse.Namespace) -> dict:
     """Write the scores; their summary."""
-    package = command.package(arguments.model, arguments.trust)
+    package = command.package(arguments)
     command.check_output(arguments.output, "scored.csv")
     with (
         command.unpacked(package) as model,

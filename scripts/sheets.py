@@ -249,7 +249,7 @@ def main() -> int:
     is_list = "rank" in some[0].row
     spoke = {}
     if is_list:
-        package = command.package(arguments.model, arguments.trust)
+        package = command.package(arguments)
         with command.unpacked(package) as model:
             spoke = explained(some, model)
     folder = emptied(Path(arguments.output))

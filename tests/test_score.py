@@ -357,6 +357,7 @@ def test_what_has_no_shards_is_refused_and_told(content, reason, tmp_path):
         (("night.csv", "-o", "a.csv", "--cluster", "moon"), b"one of local, slurm, htcondor"),
         (("a.csv", "b.csv", "-o", "c.csv"), b"several are for --merge"),
         (("--merge", "a.csv", "--drop-bad"), b"--merge takes what its shards were made with"),
+        (("--merge", "a.csv", "--workers", "2"), b"--merge takes what its shards were made with"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_by_name(

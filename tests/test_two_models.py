@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 from candidates import simulator
 from candidates.htru2 import load
-from candidates.tables import COLUMNS, EIGHT, FEATURES, SIX, Outside, choose, ends_of, ranges_of
+from candidates.tables import (
+    COLUMNS,
+    EIGHT,
+    FEATURES,
+    SIX,
+    Outside,
+    choose,
+    ends_of,
+    ranges_of,
+    together,
+    told,
+)  # fmt: skip
 from common.errors import BadData
 from learning.elsewhere import measure, shown
 from scoring import inference
@@ -89,17 +100,17 @@ def test_what_lies_outside_is_counted_by_feature_and_side_however_it_comes_in_bl
     ends = np.array([[10.0] + [0.0] * 7, [97.0] + [0.0] * 7])
     rows[7, 3] = -2.5
     whole = Outside(ends).see(rows).found()
-    parts = Outside(ends)
+    parts = []
     for part in np.array_split(rows, 7):
-        parts.add(Outside(ends).see(part))
-    assert parts.found() == whole
+        parts += Outside(ends).see(part).found()
+    assert together(parts, len(rows)) == whole
     assert [(each["feature"], each["side"], each["candidates"], each["farthest"]) for each in whole] == [
         ("profile_mean", "below", 10, 0.0), ("profile_mean", "above", 2, 99.0),
         ("profile_kurtosis", "below", 1, -2.5),
     ]  # fmt: skip
     assert whole[0]["of"] == 100
     assert Outside(ends).see(rows[20:90]).found() == []
-    assert "profile_mean: 10 of 100 below what the model was trained on, 10;" in parts.told()[0]
+    assert "profile_mean: 10 of 100 below what the model was trained on, 10;" in told(whole)[0]
 
 
 # -- the package ----------------------------------------------------------------------

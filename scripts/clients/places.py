@@ -17,14 +17,21 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from clients.refusals import explained
 from clients.target import client_of, resolve
 from common.errors import BadData, UserError
 from common.files import write_atomically
 
-PIECE = 8 * 1024 * 1024  # of an object, that is fetched at once
+PIECE = 1024 * 1024
+TRIES = 3
+BROKEN = IncompleteReadError, ReadTimeoutError, ResponseStreamingError  # an answer, on its way
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,11 @@ def _head(place: str) -> dict:
 
 
 class _Object(io.RawIOBase):
-    """An object of S3, read a piece at a time and from anywhere; one version of it."""
+    """An object of S3, read from anywhere on; one version of it."""
 
     def __init__(self, named: dict[str, str], head: dict) -> None:
         self._named, self._size, self._version = named, head["ContentLength"], head["ETag"]
-        self._at = 0
+        self._at, self._body = 0, None
 
     def readable(self) -> bool:
         return True
@@ -155,28 +162,49 @@ class _Object(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at != self._at:
+            self._at = at
+            self._hang_up()
+        return at
 
     def readinto(self, buffer: bytearray) -> int:
-        last = min(self._at + len(buffer), self._size)
-        if self._at >= last:
+        if self._at >= self._size:
             return 0
-        try:
-            answer = _client().get_object(
-                **self._named, Range=f"bytes={self._at}-{last - 1}", IfMatch=self._version
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "PreconditionFailed":
-                raise
-            raise BadData(
-                "s3://{Bucket}/{Key} has changed while it was read".format(**self._named)
-            ) from None
-        content = answer["Body"].read()
+        for left in reversed(range(TRIES)):
+            try:
+                content = self._from_here().read(min(len(buffer), self._size - self._at))
+                break
+            except BROKEN:
+                self._hang_up()
+                if not left:
+                    raise
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)
+
+    def _from_here(self) -> BinaryIO:
+        if self._body is None:
+            try:
+                answer = _client().get_object(
+                    **self._named, Range=f"bytes={self._at}-", IfMatch=self._version
+                )
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("PreconditionFailed", "NoSuchKey"):
+                    raise
+                place = "s3://{Bucket}/{Key}".format(**self._named)
+                raise BadData(f"{place} has changed while it was read") from None
+            self._body = answer["Body"]
+        return self._body
+
+    def _hang_up(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+    def close(self) -> None:
+        self._hang_up()
+        super().close()
 
 
 def read(place: str) -> bytes | None:

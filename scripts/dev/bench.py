@@ -1,11 +1,12 @@
 """Measure what matters for speed, beside peers and floors, in one run on this machine.
 
-    python scripts/dev/bench.py [serving] [store] [batch] [jobs] [way] [growth]      # or: make bench
+    python scripts/dev/bench.py [serving] [store] [batch] [cluster] [jobs] [way] [growth]  # or: make bench
 
 serving   one candidate a request, data capture on: the endpoint's process, the whole signed way
           through the sandbox, the code of SageMaker's container, MLServer; two models
 store     objects through the gate, SeaweedFS alone; an endpoint while objects are uploaded
 batch     files of 10^4 to 10^7 candidates through scripts/score.py, beside parsing alone
+cluster   rows and files by one process and by two, of this machine and of Dask; what surveys take
 jobs      10^5 to 10^7 candidates through a transform job, from object to object; an endpoint beside it
 way       `make deploy` step by step, memory
 growth    up to a hundred pipelines in one sandbox
@@ -35,11 +36,12 @@ from common import ROOT
 from common.errors import UserError, run
 from common.files import ARCHIVE, write_json
 from common.output import print_json, say
-from measure import batch, growth, jobs, serving, store, way
+from measure import batch, cluster, growth, jobs, serving, store, way
 from measure.place import Place
 
 SECTIONS = {
-    "serving": serving, "store": store, "batch": batch, "jobs": jobs, "way": way, "growth": growth
+    "serving": serving, "store": store, "batch": batch, "cluster": cluster, "jobs": jobs, "way": way,
+    "growth": growth,
 }  # fmt: skip
 RESULTS, PLOT = ROOT / "build" / "bench.json", ROOT / "build" / "bench.png"
 

@@ -54,7 +54,8 @@ def parser_of(description: str, taken: str, shares: str) -> argparse.ArgumentPar
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """End a command of `parser_of` whose options do not go together."""
     where = arguments.cluster
-    if arguments.merge and (arguments.shard or where):
+    made_with = (arguments.shard, where, arguments.model, arguments.trust, arguments.workers)
+    if arguments.merge and any(made_with):
         parser.error("--merge takes what its shards were made with")
     if arguments.shard and where:
         parser.error("--shard is for an array of jobs, and --cluster shares the work itself")
@@ -70,7 +71,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The options of every command that runs a package."""
-    parser.add_argument("--model", type=Path, default=ARCHIVE, help="default: models/model.tar.gz")
+    parser.add_argument("--model", type=Path, help="default: models/model.tar.gz")
     parser.add_argument(
         "--trust", action="store_true", help="run the code of a --model from elsewhere"
     )
@@ -84,8 +85,9 @@ def workers(arguments: argparse.Namespace) -> int:
     return arguments.workers or os.cpu_count() or 1
 
 
-def package(archive: Path, trust: bool) -> bytes:
-    """A package, which is our own or trusted."""
+def package(arguments: argparse.Namespace) -> bytes:
+    """The package that was named, which is our own or trusted."""
+    archive, trust = arguments.model or ARCHIVE, arguments.trust
     if not archive.is_file():
         raise UserError(f"{archive} does not exist", "make package")
     content = archive.read_bytes()
