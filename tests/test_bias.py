@@ -259,6 +259,12 @@ def test_what_bias_config_cannot_mean_is_named(config, predicted, said):
         bias.configuration(config, predicted, HEADERS)
 
 
+@pytest.mark.parametrize("key", ["bias_config", "model_predicted_label_config"])
+def test_an_object_that_is_no_json_is_named(key):
+    with pytest.raises(Refused, match=f"^{key} is no JSON that can be read"):
+        bias.baseline(candidates(), {"bias_config": json.dumps(CONFIG), key: "{"})
+
+
 def test_a_facet_of_numbers_needs_a_threshold_and_one_of_classes_none():
     table = candidates()
     features = table[["beam", "dm_mean"]]

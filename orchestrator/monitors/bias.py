@@ -9,15 +9,13 @@ each metric has its `room_for_chance` (chance.py), and must be further by more t
 smaller than those it is for have more of it. Clarify's own has none.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 from smclarify.bias import metrics as clarify
 from smclarify.bias.metrics import common
 
 from . import answers, chance, model
-from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused
+from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused, read_configuration
 
 PRE, POST = "pre_training_bias_metrics", "post_training_bias_metrics"
 UNIQUE_SHARE = 0.05  # of integers; from there on the library takes them for continuous
@@ -111,22 +109,13 @@ def header(config, name_or_index):
     raise Refused(f"the baseline has no column {name_or_index}: it has {', '.join(headers)}")
 
 
-def read_configuration(settings, headers=()):
-    """The analysis_config.json that the job was given, or the one that bias_config asks for."""
-    path = settings.get("analysis_config")
-    try:
-        if path:
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
-        bias_config, predicted = (
-            json.loads(settings.get(key) or "{}")
-            for key in ("bias_config", "model_predicted_label_config")
-        )
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path or 'bias_config'} is no JSON that can be read: {error}") from None
-    return configuration(
-        bias_config, predicted, list(headers), settings.get("sagemaker_endpoint_name", "")
-    )
+def configured(settings, headers=()):
+    """The analysis_config.json of a job; raises Refused."""
+    endpoint = settings.get("sagemaker_endpoint_name", "")
+    return read_configuration(
+        settings, ("bias_config", "model_predicted_label_config"),
+        lambda asked, predicted: configuration(asked, predicted, headers, endpoint),
+    )  # fmt: skip
 
 
 # -- runs -----------------------------------------------------------------------------
@@ -135,7 +124,7 @@ def read_configuration(settings, headers=()):
 def baseline(table, settings):
     """What later windows are compared with: the bias of the baseline's labels, and of what the model
     of today answers to its features. Raises Refused."""
-    config = read_configuration(settings, [name for name in table.columns if name not in KEYS])
+    config = configured(settings, [name for name in table.columns if name not in KEYS])
     label = header(config, config["label"])
     features = table[[name for name in config["headers"] if name != label]]
     ask = model.of_endpoint(settings)
@@ -152,7 +141,7 @@ def check(table, baseline_files, settings):
     before = baseline_files.get("analysis.json", {})
     if not (before.get(PRE) or before.get(POST)):
         raise Refused("analysis.json of the baseline holds no metrics of bias")
-    config = read_configuration(settings)
+    config = configured(settings)
     label = header(config, config["label"])
     names = [name for name in config["headers"] if name != label]
     asked = [name for name in table.columns if name not in KEYS]
