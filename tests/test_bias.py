@@ -136,7 +136,7 @@ def test_what_is_further_from_neutral_is_a_violation_on_either_side():
         "GE": 9.0,
         "DCA": "Infinity",
     }
-    found = bias.violations(document(before), document(now))
+    found = bias.violations(document(before), document(now), rows=100)
     assert [violation["metric_name"] for violation in found] == ["AD", "DCA"]
     assert found[0] == {
         "facet": "beam", "facet_value": "1", "metric_name": "AD",
@@ -152,22 +152,73 @@ def test_what_is_further_from_neutral_is_a_violation_on_either_side():
     assert "bias_metric_GE" not in {m["MetricName"] for m in bias.for_cloudwatch(document(before))}
 
 
-def test_a_baseline_of_ours_leaves_room_for_chance(asked, tmp_path):
+def test_a_baseline_of_ours_leaves_room_for_chance_more_in_smaller_windows(asked, tmp_path):
     before = bias.baseline(candidates(), settings(tmp_path))["analysis.json"]
     for stage, metric in (("pre", "DPL"), ("post", "DPPL"), ("post", "AD")):
-        # Twice and more the error of a difference of shares in a thousand candidates.
-        assert 0.02 < metrics(before, stage)[metric][bias.ROOM] < 0.5
+        room = metrics(before, stage)[metric][bias.ROOM]
+        assert 0.02 < room["300"] < room["30"] < 1.5
     now = json.loads(json.dumps(before))
     metric = metrics(now, "post")["AD"]
-    limit = abs(metric["value"]) + metric[bias.ROOM]
+    limit = abs(metric["value"]) + metric[bias.ROOM]["300"]
     for value, wanted in ((limit - 1e-9, []), (limit + 1e-9, ["AD"])):
         metric["value"] = -value
-        found = bias.violations(before, now)
+        found = bias.violations(before, now, rows=300)
         assert [violation["metric_name"] for violation in found] == wanted
-    assert found[0]["description"].endswith(" for chance")
-    assert bias.violations(before, now, rows=250) == []  # a smaller window, twice the room
+    assert found[0]["description"].endswith(f"with {metric[bias.ROOM]['300']} for chance")
+    assert bias.violations(before, now, rows=290) == []
     metrics(now, "post")["TE"]["value"] = "Infinity"
-    assert bias.violations(before, now, rows=250) == []
+    assert bias.violations(before, now, rows=29) == []  # too few to say anything
+
+
+@pytest.fixture
+def a_size(monkeypatch):
+    """Windows of one size alone, and enough of them."""
+    monkeypatch.setattr(chance, "WINDOWS", (300,), raising=False)
+    monkeypatch.setattr(chance, "DRAWN", 40)
+
+
+def rare(rows, seed):
+    """Of these pulsars are as rare as in a survey, rarer in one beam, and so is each kind of mistake."""
+    random = np.random.default_rng(seed)
+    beam = (random.random(rows) < 0.3).astype(int)
+    pulsar = random.random(rows) < np.where(beam == 1, 0.04, 0.12)
+    wrong = random.random(rows) < np.where(pulsar, 0.13, 0.005)
+    table = pd.DataFrame({"is_pulsar": pulsar.astype(int), "beam": beam, "dm_mean": 0.0})
+    return table.assign(dm_mean=random.gamma(2, 10, rows)), np.where(wrong, ~pulsar, pulsar) * 1
+
+
+def answering(monkeypatch, predicted):
+    told = np.column_stack([predicted, predicted])
+    monkeypatch.setattr(bias.model, "of_endpoint", lambda settings: lambda rows: told)
+
+
+def test_of_undisturbed_windows_with_few_pulsars_one_in_twenty_alarms_at_most(
+    a_size, monkeypatch, tmp_path
+):
+    table, predicted = rare(3000, 1)
+    answering(monkeypatch, predicted)
+    with_config = settings(tmp_path)
+    before = bias.baseline(table, with_config)
+    windows = (rare(300, seed) for seed in range(100, 160))
+    alarms = [bool(bias.check(captured(*w), before, with_config).violations) for w in windows]
+    assert sum(alarms) <= 3
+
+
+def test_the_first_mistake_of_a_kind_that_the_baseline_has_none_of_is_no_violation(
+    a_size, monkeypatch, tmp_path
+):
+    table, _ = rare(1000, 2)
+    answering(monkeypatch, table.is_pulsar.to_numpy())
+    with_config = settings(tmp_path)
+    before = bias.baseline(table, with_config)
+    window, _ = rare(300, 3)
+    for beam, pulsar in ((0, 0), (0, 1), (1, 0)):
+        predicted = window.is_pulsar.to_numpy().copy()
+        wrong = np.flatnonzero((window.beam == beam) & (predicted == pulsar))[0]
+        predicted[wrong] = 1 - pulsar
+        assert bias.check(captured(window, predicted), before, with_config).violations == []
+    found = bias.check(captured(window, 1 - window.is_pulsar.to_numpy()), before, with_config)
+    assert "GE" in {violation["metric_name"] for violation in found.violations}
 
 
 def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(asked, tmp_path):
@@ -175,6 +226,11 @@ def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(a
     before = bias.baseline(table, with_config)
     same = bias.check(captured(table, answers(table)), before, with_config)
     assert same.violations == []
+    told = {each["metric_name"]: each for each in same.files["report.json"]["metrics"]}
+    was = metrics(before["analysis.json"], "post")["AD"]
+    seen = told["AD"]["smallest_drift_seen"]
+    assert seen == chance.in_window(was[bias.ROOM], 400)
+    assert f"| AD | {was['value']} | {was['value']} | {seen} |" in same.files["report.md"]
     for *_, metric in bias.every_metric(before["analysis.json"]):
         metric.pop(bias.ROOM, None)
     assert same.files["analysis.json"] == before["analysis.json"]
@@ -184,7 +240,8 @@ def test_an_undisturbed_window_repeats_the_baseline_and_a_changed_one_does_not(a
     listed = {"version": "1.0", "violations": found.violations}
     assert found.files["constraint_violations.json"] == listed
     assert "400 candidates" in found.files["report.md"]
-    assert found.files["report.json"]["smallest_drift_seen"] == pytest.approx(0.1)
+    assert "as if the baseline were exact" in found.files["report.md"]
+    assert "smaller than 0.100 may be chance" in found.files["report.md"]
     assert {"DPPL", "AD", "RD"} <= {violation["metric_name"] for violation in found.violations}
     json.dumps([before, found], allow_nan=False)
 
@@ -257,6 +314,12 @@ def test_a_window_without_predicted_pulsars_has_metrics_all_the_same(asked, tmp_
 def test_what_bias_config_cannot_mean_is_named(config, predicted, said):
     with pytest.raises(Refused, match=said):
         bias.configuration(config, predicted, HEADERS)
+
+
+@pytest.mark.parametrize("key", ["bias_config", "model_predicted_label_config"])
+def test_an_object_that_is_no_json_is_named(key):
+    with pytest.raises(Refused, match=f"^{key} is no JSON that can be read"):
+        bias.baseline(candidates(), {"bias_config": json.dumps(CONFIG), key: "{"})
 
 
 def test_a_facet_of_numbers_needs_a_threshold_and_one_of_classes_none():

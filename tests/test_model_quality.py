@@ -98,7 +98,7 @@ def test_the_files_have_the_members_of_sagemakers_in_their_order():
 
     found = model_quality.baseline(binary(), BASELINE)
     room = found["constraints.json"].pop("room_for_chance")  # ours; last, and read by us alone
-    assert room["window_rows"] == chance.WINDOW_ROWS
+    assert list(room["recall"]) == [str(rows) for rows in chance.WINDOWS]
     for name in ("statistics", "constraints"):
         wanted = json.loads((EXAMPLES / f"EXAMPLE-model-quality-{name}.json").read_text())
         ours = found[f"{name}.json"]
@@ -140,24 +140,46 @@ def test_a_metric_that_is_as_good_as_the_baseline_is_no_violation():
     ]  # fmt: skip
 
 
-def test_a_baseline_of_ours_leaves_room_for_chance_on_the_side_that_is_worse():
+def test_a_baseline_of_ours_leaves_room_for_chance_on_the_side_that_is_worse(monkeypatch, capsys):
+    monkeypatch.setattr(chance, "DRAWN", 100)
     limits = model_quality.baseline(binary(rows=2000), BASELINE)
     was = values(limits)
     for name, limit in limits["constraints.json"]["binary_classification_constraints"].items():
         worse = 1 if limit["comparison_operator"] == "GreaterThanThreshold" else -1
+        room = limits["constraints.json"]["room_for_chance"][name]
         assert 0.005 < worse * (limit["threshold"] - was[name]) < 0.2, name
+        assert worse * (limit["threshold"] - was[name]) == pytest.approx(room["3000"])
     alarms = [
-        model_quality.check(captured(binary(rows=1000, seed=seed)), limits, MONITOR).violations
+        model_quality.check(captured(binary(rows=rows, seed=seed)), limits, MONITOR).violations
         for seed in range(100, 120)
+        for rows in (30, 100, 1000)
     ]
-    assert sum(map(bool, alarms)) <= 2  # without room nearly all
-    small = model_quality.check(captured(binary(rows=100, seed=9)), limits, MONITOR)
-    assert small.violations == []
-    assert "This one has 100, and so 3.2 times the room" in small.files["report.md"]
+    assert sum(map(bool, alarms)) <= 3  # without room nearly all
+    few = model_quality.check(captured(binary(rows=29, seed=9, skill=-3)), limits, MONITOR)
+    assert few.violations == []
+    assert "Nothing is compared: 30 candidates are the fewest" in few.files["report.md"]
+    assert (
+        "not compared, as this window is too small: accuracy, au_prc, auc"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_first_mistakes_after_a_baseline_without_any_are_no_violation():
+    perfect = binary(rows=400)
+    perfect = perfect.assign(prediction=perfect.label, probability=perfect.label * 1.0)
+    limits = model_quality.baseline(perfect, BASELINE)
+    for label in (0, 1):
+        window = perfect[:300].copy()
+        window.loc[window.index[window.label == label][0], ["prediction", "probability"]] = (
+            1 - label
+        )
+        assert model_quality.check(captured(window), limits, MONITOR).violations == []
+    wrong = perfect[:300].assign(prediction=1 - perfect.label, probability=1.0 - perfect.label)
+    assert model_quality.check(captured(wrong), limits, MONITOR).violations != []
 
 
 def test_a_metric_that_most_windows_do_not_define_is_no_limit():
-    rare = binary(rows=5000).assign(label=0)
+    rare = binary(rows=20000).assign(label=0)
     rare.loc[0, ["label", "prediction", "probability"]] = [1, 1, 0.9]
     found = model_quality.baseline(rare, BASELINE)
     assert values(found)["recall"] == 1
@@ -168,7 +190,12 @@ def test_a_metric_that_most_windows_do_not_define_is_no_limit():
 
 def test_the_report_says_which_differences_may_be_chance():
     limits = model_quality.baseline(binary(), BASELINE)
-    found = model_quality.check(captured(binary(rows=100, seed=9)), limits, MONITOR).files
+    window = captured(binary(rows=100, seed=9))
+    room = limits["constraints.json"]["room_for_chance"]
+    for metric in model_quality.check(window, limits, MONITOR).files["report.json"]["metrics"]:
+        assert metric["smallest_drift_seen"] == chance.in_window(room[metric["name"]], 100)
+    del limits["constraints.json"]["room_for_chance"]
+    found = model_quality.check(window, limits, MONITOR).files
     told = {metric["name"]: metric for metric in found["report.json"]["metrics"]}
     recall, pulsars = told["recall"]["now"], binary(rows=100, seed=9).label.sum()
     error = (recall * (1 - recall) / pulsars) ** 0.5

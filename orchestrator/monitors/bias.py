@@ -4,12 +4,10 @@ The metrics are those of smclarify, AWS's own library, and analysis.json has Sag
 The facet and the label are told apart here: in the library a million rows of numbers take minutes, and
 a column of zeros and ones is taken for a continuous one when there are few rows.
 
-A metric that is further from its neutral point than at baseline is a violation. To a baseline of ours
-each metric has its `room_for_chance` (chance.py), and must be further by more than that; windows that are
-smaller than those it is for have more of it. Clarify's own has none.
+A metric that is further from its neutral point than at baseline is a violation. In a baseline of ours
+each metric has its `room_for_chance` (chance.py), and must be further by more than that. Clarify's own has
+none: it is taken to be exact, as Model Monitor takes it.
 """
-
-import json
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ from smclarify.bias import metrics as clarify
 from smclarify.bias.metrics import common
 
 from . import answers, chance, model
-from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused
+from .frame import BIAS_KEYS, KEYS, PREDICTED_KEYS, Checked, Refused, read_configuration
 
 PRE, POST = "pre_training_bias_metrics", "post_training_bias_metrics"
 UNIQUE_SHARE = 0.05  # of integers; from there on the library takes them for continuous
@@ -27,6 +25,7 @@ NEUTRAL = {"DI": 1.0}  # a ratio; all others are differences
 ROOM = "room_for_chance"
 INFINITE = 2.348543e108  # what CloudWatch is told instead
 STAGES = {PRE: "Pre-training", POST: "Post-Training"}
+FUNCTIONS = {PRE: clarify.PRETRAINING_METRICS, POST: clarify.POSTTRAINING_METRICS}
 
 
 # -- analysis_config.json -------------------------------------------------------------
@@ -111,22 +110,13 @@ def header(config, name_or_index):
     raise Refused(f"the baseline has no column {name_or_index}: it has {', '.join(headers)}")
 
 
-def read_configuration(settings, headers=()):
-    """The analysis_config.json that the job was given, or the one that bias_config asks for."""
-    path = settings.get("analysis_config")
-    try:
-        if path:
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
-        bias_config, predicted = (
-            json.loads(settings.get(key) or "{}")
-            for key in ("bias_config", "model_predicted_label_config")
-        )
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path or 'bias_config'} is no JSON that can be read: {error}") from None
-    return configuration(
-        bias_config, predicted, list(headers), settings.get("sagemaker_endpoint_name", "")
-    )
+def configured(settings, headers=()):
+    """The analysis_config.json of a job; raises Refused."""
+    endpoint = settings.get("sagemaker_endpoint_name", "")
+    return read_configuration(
+        settings, ("bias_config", "model_predicted_label_config"),
+        lambda asked, predicted: configuration(asked, predicted, headers, endpoint),
+    )  # fmt: skip
 
 
 # -- runs -----------------------------------------------------------------------------
@@ -135,7 +125,7 @@ def read_configuration(settings, headers=()):
 def baseline(table, settings):
     """What later windows are compared with: the bias of the baseline's labels, and of what the model
     of today answers to its features. Raises Refused."""
-    config = read_configuration(settings, [name for name in table.columns if name not in KEYS])
+    config = configured(settings, [name for name in table.columns if name not in KEYS])
     label = header(config, config["label"])
     features = table[[name for name in config["headers"] if name != label]]
     ask = model.of_endpoint(settings)
@@ -143,7 +133,7 @@ def baseline(table, settings):
     told = pd.DataFrame(ask(rows), index=table.index)
     predicted = predictions(told, config, settings)
     found = analysis(config, features, table[label], predicted)
-    leave_room(found, config, features, table[label], predicted)
+    leave_room(found, features, *told_apart(config, features, table[label], predicted)[:2])
     return {"analysis.json": found, "monitor/analysis_config.json": config}
 
 
@@ -152,7 +142,7 @@ def check(table, baseline_files, settings):
     before = baseline_files.get("analysis.json", {})
     if not (before.get(PRE) or before.get(POST)):
         raise Refused("analysis.json of the baseline holds no metrics of bias")
-    config = read_configuration(settings)
+    config = configured(settings)
     label = header(config, config["label"])
     names = [name for name in config["headers"] if name != label]
     asked = [name for name in table.columns if name not in KEYS]
@@ -171,7 +161,7 @@ def check(table, baseline_files, settings):
     files = {
         "analysis.json": found,
         "constraint_violations.json": {"version": "1.0", "violations": worse},
-        **report(worse, len(table), settings, has_room(before)),
+        **report(before, found, worse, len(table), settings),
     }
     return Checked(files, worse, for_cloudwatch(found))
 
@@ -217,6 +207,24 @@ def analysis(config, features, label, predicted, before=None):
     `features`, `label`, `predicted`: columns of as many rows. What was continuous `before`, in a
     baseline's analysis.json, is so again, however few the rows. Raises Refused.
     """
+    facets, known, told = told_apart(config, features, label, predicted, before)
+    found = {"version": "1.0"}
+    for stage, functions in FUNCTIONS.items():
+        of = {}
+        for name, text, facet in facets:
+            metrics = measured(functions, features.drop(columns=name), facet, known)
+            of.setdefault(name, []).append({"value_or_threshold": text, "metrics": metrics})
+        found[stage] = {
+            "label": header(config, config["label"]),
+            "facets": of,
+            "label_value_or_threshold": told,
+        }
+    return found
+
+
+def told_apart(config, features, label, predicted, before=None):
+    """What the metrics are of: (header, value, rows) of each value of each facet; the positive rows, predicted
+    or true, and the group's; and the text of the label's value. Raises Refused."""
     if not len(features):
         raise Refused("there are no rows with an answer and a ground truth")
     wanted = config.get("label_values_or_threshold") or []
@@ -225,29 +233,22 @@ def analysis(config, features, label, predicted, before=None):
     positive, told = selected(label, wanted, continuous, "the label")
     positive_predicted, _ = selected(predicted, wanted, continuous, "the prediction")
     group = config.get("group_variable")
-    known = {
+    facets = [
+        (name, text, facet)
+        for name, given in facets_of(config)
+        for facet, text in sensitive(features[name], given, kinds.get(name))
+    ]
+    group = features[header(config, group)] if group else None
+    return facets, asked(positive, positive_predicted, group), told
+
+
+def asked(positive, predicted, group):
+    """The columns that all facets have in common, under the names of the library."""
+    return {
         "positive_label_index": positive, "label": positive,
-        "positive_predicted_label_index": positive_predicted, "predicted_label": positive_predicted,
-        "group_variable": features[header(config, group)] if group else None,
+        "positive_predicted_label_index": predicted, "predicted_label": predicted,
+        "group_variable": group,
     }  # fmt: skip
-    stages = {PRE: clarify.PRETRAINING_METRICS, POST: clarify.POSTTRAINING_METRICS}
-    found = {"version": "1.0"}
-    for stage, functions in stages.items():
-        found[stage] = {
-            "label": header(config, config["label"]),
-            "facets": {
-                name: [
-                    {
-                        "value_or_threshold": text,
-                        "metrics": measured(functions, features.drop(columns=name), facet, known),
-                    }
-                    for facet, text in sensitive(features[name], given, kinds.get(name))
-                ]
-                for name, given in facets_of(config)
-            },
-            "label_value_or_threshold": told,
-        }
-    return found
 
 
 def facets_of(config):
@@ -360,27 +361,52 @@ def infinite(value):
 # -- drift ----------------------------------------------------------------------------
 
 
-def leave_room(found, config, features, label, predicted):
-    """Write into each metric of a baseline's analysis.json how far it strays by chance."""
+def leave_room(found, features, facets, known):
+    """Write into each metric of a baseline's analysis.json that has a value its room for chance."""
+    limits = {}
+    for stage, facet, _, value, metric in every_metric(found):
+        if metric["value"] is not None:
+            limits.setdefault((facet, value), {})[stage, facet, value, metric["name"]] = metric
+    populations = [
+        population(features.drop(columns=name), facet, known, limits[name, value])
+        for name, value, facet in facets
+        if (name, value) in limits
+    ]
+    for key, room in chance.rooms(populations).items():
+        limits[key[1:3]][key][ROOM] = room
 
-    def in_window(places):
-        drawn = [
-            column.iloc[places].reset_index(drop=True) for column in (features, label, predicted)
-        ]
-        return {
-            key(*each): np.nan if each[-1]["value"] is None else float(each[-1]["value"])
-            for each in every_metric(analysis(config, *drawn, before=found))
+
+def population(rest, facet, known, limits):
+    """For chance.rooms: what measures a window by the metrics of one facet, and the weights of the rows.
+
+    To the baseline's rows come those of kinds that it may have missed, such as a false positive within the
+    facet: one of each kind that facet, label and prediction make.
+    """
+    seen = [int(np.argmax(facet == side)) for side in (False, True)]
+    places = np.append(np.arange(len(facet)), np.repeat(seen, 4))
+    positive, predicted = (
+        np.append(known[key], np.tile(unseen, len(seen)))
+        for key, unseen in (
+            ("label", (False, False, True, True)), ("predicted_label", (False, True) * 2),
+        )
+    )  # fmt: skip
+    weights = np.where(np.arange(len(places)) < len(facet), 1, chance.UNSEEN / 2)
+
+    def measure(drawn):
+        columns = rest, facet, known["group_variable"]
+        rest_drawn, facet_drawn, group = (
+            None if column is None else column.iloc[places[drawn]].reset_index(drop=True)
+            for column in columns
+        )
+        told = asked(pd.Series(positive[drawn]), pd.Series(predicted[drawn]), group)
+        now = {
+            (stage, metric["name"]): metric
+            for stage, functions in FUNCTIONS.items()
+            for metric in measured(functions, rest_drawn, facet_drawn, told)
         }
+        return {key: strayed(now[key[0], key[-1]], was) for key, was in limits.items()}
 
-    def key(stage, facet, place, value, metric):
-        return stage, facet, place if value[0] in "([" else value, metric["name"]
-
-    room = chance.margins(in_window, len(features))
-    for each in every_metric(found):
-        if each[-1]["value"] is None:
-            continue
-        margin = room.get(key(*each), np.inf)
-        each[-1][ROOM] = margin if np.isfinite(margin) else infinite(margin)
+    return measure, weights
 
 
 def has_room(document):
@@ -397,45 +423,53 @@ def every_metric(document):
                     yield stage, facet, place, kind["value_or_threshold"], metric
 
 
-def violations(before, now, rows=chance.WINDOW_ROWS):
-    """What is further from its neutral point than in the baseline, on either side of it.
+def strayed(now, was):
+    """How much further from its neutral point a metric is than it was; nan where it has no value."""
+    if now["value"] is None:
+        return np.nan
+    neutral = NEUTRAL.get(was["name"], 0.0)
+    return abs(float(now["value"]) - neutral) - abs(float(was["value"]) - neutral)
 
-    `rows`: of the window. Metrics without a value are not compared. The values of a facet are matched by name; the interval of
-    a threshold by its place, for its other end is the largest value of the data.
-    """
+
+def compared(before, now, rows):
+    """(facet, value, metric, what it was, its room in a window of so many rows) of each metric that has a
+    value in both documents. The values of a facet are matched by name; the interval of a threshold by
+    its place, for its other end is the largest value of the data."""
     limits = {}
     for stage, facet, place, value, metric in every_metric(before):
         limits[stage, facet, place, metric["name"]] = limits[
             stage, facet, value, metric["name"]
         ] = metric
-    found = []
     for stage, facet, place, value, metric in every_metric(now):
         name, was = metric["name"], None
         for key in (value, place) if value[0] in "([" else (value,):
             was = limits.get((stage, facet, key, name), was)
-        if was is None or was["value"] is None or metric["value"] is None:
-            continue
-        room = float(was.get(ROOM, 0.0)) * chance.widened(rows)
-        if room and rows < chance.WINDOW_ROWS and not np.isfinite(float(metric["value"])):
-            continue  # divided by none, as small windows do
-        neutral = NEUTRAL.get(name, 0.0)
-        if abs(float(metric["value"]) - neutral) > abs(float(was["value"]) - neutral) + room:
-            found.append(
-                {
-                    "facet": facet,
-                    "facet_value": value,
-                    "metric_name": name,
-                    "constraint_check_type": "bias_drift_check",
-                    "description": f"Metric value {metric['value']} doesn't meet the baseline "
-                    f"constraint requirement {was['value']}"
-                    + (f", with {room} for chance" if room else ""),
-                }
-            )
-    return found
+        if was is not None and was["value"] is not None and metric["value"] is not None:
+            room = chance.in_window(was[ROOM], rows) if ROOM in was else 0.0
+            yield facet, value, metric, was, room
 
 
-def report(worse, rows, settings, has_room):
-    """report.json and report.md: the violations in a table, and what of them may be chance."""
+def violations(before, now, rows):
+    """What is further from its neutral point than in the baseline, on either side of it, by more than
+    its room for chance; of a baseline without, by anything. `rows`: of the window."""
+    return [
+        {
+            "facet": facet,
+            "facet_value": value,
+            "metric_name": metric["name"],
+            "constraint_check_type": "bias_drift_check",
+            "description": f"Metric value {metric['value']} doesn't meet the baseline "
+            f"constraint requirement {was['value']}"
+            + (f", with {room} for chance" if room else ""),
+        }
+        for facet, value, metric, was, room in compared(before, now, rows)
+        if strayed(metric, was) > room
+    ]
+
+
+def report(before, now, worse, rows, settings):
+    """report.json and report.md: every metric beside the baseline's, with the smallest drift that would have
+    been seen, and the violations."""
     endpoint = settings.get("sagemaker_endpoint_name", "")
     # Twice the error of a difference of shares, at its worst, between two halves of the rows.
     least = 2 / rows**0.5
@@ -445,19 +479,35 @@ def report(worse, rows, settings, has_room):
         f"{rows} candidates with ground truth, {len(worse)} violations. "
         + (
             chance.words(rows)
-            if has_room
-            else "Every metric that is further from its neutral point than at baseline is one; a difference of "
-            f"shares that is smaller than {least:.3f} may be chance, and a larger one too where a facet, or "
-            "what is true of it, is rare."
+            if has_room(before)
+            else "Every metric that is further from its neutral point than at baseline is one, as if the baseline were "
+            f"exact; a difference of shares that is smaller than {least:.3f} may be chance, and a larger one too "
+            "where a facet, or what is true of it, is rare."
         ),
     ]
     if worse:
         lines += ["", "| facet | value | metric | what was found |", "|---|---|---|---|"]
         row = "| {facet} | {facet_value} | {metric_name} | {description} |"
         lines += [row.format(**violation) for violation in worse]
-    facts = {
-        "endpoint": endpoint, "rows": rows, "smallest_drift_seen": least, "violations": worse,
-    }  # fmt: skip
+    metrics = [
+        {
+            "facet": facet, "facet_value": value, "metric_name": metric["name"],
+            "baseline": was["value"], "now": metric["value"],
+            "smallest_drift_seen": room if np.isfinite(room) else None,
+        }
+        for facet, value, metric, was, room in compared(before, now, rows)
+    ]  # fmt: skip
+    lines += [
+        "",
+        "| facet | value | metric | baseline | now | smallest drift seen, – for none |",
+        "|---|---|---|---|---|---|",
+    ]
+    row = "| {facet} | {facet_value} | {metric_name} | {baseline} | {now} | {smallest_drift_seen} |"
+    lines += [
+        row.format(**{key: "–" if told is None else told for key, told in metric.items()})
+        for metric in metrics
+    ]
+    facts = {"endpoint": endpoint, "rows": rows, "violations": worse, "metrics": metrics}
     return {"report.json": facts, "report.md": "\n".join(lines) + "\n"}
 
 

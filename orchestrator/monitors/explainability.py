@@ -9,7 +9,6 @@ The model explained is the one that the endpoint runs now.
 """
 
 import io
-import json
 from typing import Any, NamedTuple
 
 import boto3
@@ -18,7 +17,7 @@ import pandas as pd
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import answers, model
-from .frame import EVENT_ID, EVENT_ROW, KEYS, SHAP_KEYS, Checked, Refused
+from .frame import EVENT_ID, EVENT_ROW, KEYS, SHAP_KEYS, Checked, Refused, read_configuration
 from .shapley import clusters, ndcg, shapley
 
 AGGREGATES = {
@@ -106,18 +105,12 @@ def shap_settings(given):
     )  # fmt: skip
 
 
-def read_configuration(settings, headers=()):
-    """The analysis_config.json that the job was given, or the one that shap_config asks for."""
-    path = settings.get("analysis_config")
-    try:
-        if path:
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
-        shap_config = json.loads(settings.get("shap_config") or "{}")
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path or 'shap_config'} is no JSON that can be read: {error}") from None
+def configured(settings, headers=()):
+    """The analysis_config.json of a job; raises Refused."""
     endpoint, scores = settings.get("sagemaker_endpoint_name", ""), settings.get("model_scores")
-    return configuration(shap_config, list(headers), endpoint, scores)
+    return read_configuration(
+        settings, ("shap_config",), lambda asked: configuration(asked, headers, endpoint, scores)
+    )
 
 
 # -- runs -----------------------------------------------------------------------------
@@ -126,7 +119,7 @@ def read_configuration(settings, headers=()):
 def baseline(table, settings):
     """What later windows are ranked by: analysis.json of the baseline's file, whose first column is
     the label; and the configuration with the background rows. Raises Refused."""
-    config = read_configuration(settings, [name for name in table.columns if name not in KEYS])
+    config = configured(settings, [name for name in table.columns if name not in KEYS])
     names = config["headers"]
     missing = [name for name in names if name not in table]
     if missing:
@@ -143,7 +136,7 @@ def baseline(table, settings):
 def check(table, baseline_files, settings):
     """One window's ranking against the baseline's analysis.json; raises Refused."""
     before = labels_of(baseline_files.get("analysis.json", {}))
-    config = read_configuration(settings)
+    config = configured(settings)
     names = config["headers"]
     asked = [name for name in table.columns if name not in KEYS]
     if len(asked) <= len(names):

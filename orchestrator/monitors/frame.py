@@ -15,6 +15,7 @@ This package is shipped: it runs on Python 3.8, and knows nothing but itself, th
 numpy, pandas, scikit-learn and boto3.
 """
 
+import json
 from typing import Any, Dict, List, NamedTuple
 
 EVENT_ID = "event_id"  # the caller's inference id, where one was sent, else the capture's event id
@@ -41,6 +42,22 @@ class Checked(NamedTuple):
     files: Dict[str, Any]  # file name to JSON document, or to text
     violations: List[dict]  # as in constraint_violations.json
     metrics: List[dict]  # for CloudWatch: MetricName, Value or StatisticValues, more Dimensions
+
+
+def read_configuration(settings, keys, configuration):
+    """The analysis_config.json that a job was given, else what `configuration` makes of the JSON objects that
+    the settings have under `keys`. Raises Refused for what is no JSON."""
+    what = settings.get("analysis_config")
+    try:
+        if what:
+            with open(what, encoding="utf-8") as file:
+                return json.load(file)
+        given = []
+        for what in keys:
+            given.append(json.loads(settings.get(what) or "{}"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{what} is no JSON that can be read: {error}") from None
+    return configuration(*given)
 
 
 def needed(settings, name):

@@ -2,9 +2,9 @@
 
 SageMaker's statistics.json, constraints.json and violations for BinaryClassification, Regression and
 MulticlassClassification. SageMaker's limit is the baseline's value itself; a baseline of ours leaves room
-for chance (chance.py), and says so in constraints.json under `room_for_chance`, which SageMaker ignores;
-windows that are smaller than those it is for have more of it. A metric that a window does not define (the recall of a window without
-pulsars) has the value "NaN", is no constraint, and violates none.
+for chance (chance.py): that of the largest windows in the limit, and that of windows of each size in
+constraints.json under `room_for_chance`, which SageMaker ignores. A metric that a window does not define (the
+recall of a window without pulsars) has the value "NaN", is no constraint, and violates none.
 """
 
 import numpy as np
@@ -31,6 +31,7 @@ BETAS = (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0))
 WRONG_WHEN_GREATER = ("mae", "mse", "rmse", "false_positive_rate", "false_negative_rate")
 EXACT = "Every difference is a violation; one that is smaller than the last column may be chance."
 CONSTANT = "_best_constant_classifier"
+ROOM = "room_for_chance"
 SECTIONS = {
     "BinaryClassification": "binary_classification",
     "MulticlassClassification": "multiclass_classification",
@@ -46,17 +47,13 @@ def baseline(table, settings):
     section = section_of(settings)
     measure, columns, beside = measured(table, settings)
     found = document(measure, columns, beside, section)
-
-    def in_window(places):
-        return numbers_of(measure(*[column[places] for column in columns]))
-
-    room = chance.margins(in_window, len(table))
-    limits = constraints(found, section, room)
-    limits["room_for_chance"] = {
-        "window_rows": chance.WINDOW_ROWS, "standard_deviations": chance.DEVIATIONS,
-        "metrics": {name: room[name] for name in limits[section + "_constraints"]},
-    }  # fmt: skip
-    return {"statistics.json": found, "constraints.json": limits}
+    written = constraints(found, section)
+    limits = written[section + "_constraints"]
+    room = chance.rooms([population(measure, columns, limits, section)])
+    limits = widened(limits, margins(room, chance.WINDOWS[-1]))
+    written[section + "_constraints"] = limits
+    written[ROOM] = {name: room[name] for name in limits}
+    return {"statistics.json": found, "constraints.json": written}
 
 
 def check(table, baseline_files, settings):
@@ -74,9 +71,13 @@ def check(table, baseline_files, settings):
     unseen = sorted(name for name in limits if not is_number(metrics.get(name)))
     if unseen:
         print(f"not compared, as this window does not define them: {', '.join(unseen)}", flush=True)
-    room = written.get("room_for_chance")
-    if room:
-        limits = widened(limits, room["metrics"], len(table))
+    room, largest = (
+        margins(written.get(ROOM, {}), rows) for rows in (len(table), chance.WINDOWS[-1])
+    )
+    endless = sorted(name for name in limits if not np.isfinite(room.get(name, 0.0)))
+    if endless:
+        print(f"not compared, as this window is too small: {', '.join(endless)}", flush=True)
+    limits = widened(limits, {name: room[name] - largest[name] for name in room})
     worse = violations(metrics, limits)
     files = {
         "statistics.json": found,
@@ -310,28 +311,56 @@ def is_number(metric):
     return isinstance(metric, dict) and isinstance(metric.get("value"), (int, float))
 
 
-def constraints(found, section, room=None):
-    """The document constraints.json of statistics: no metric may be worse than it is there, by more than
-    its room where there is any. A metric with infinite room is no constraint."""
-    limits = {}
-    for name, metric in found[section + "_metrics"].items():
-        margin = (room or {}).get(name, 0.0)
-        if is_number(metric) and np.isfinite(margin) and not name.endswith(CONSTANT):
-            greater = name in WRONG_WHEN_GREATER
-            limits[name] = {
-                "threshold": metric["value"] + (margin if greater else -margin),
-                "comparison_operator": GREATER if greater else LESS,
-            }
+def constraints(found, section):
+    """The document constraints.json of statistics: no metric may be worse than it is there."""
+    limits = {
+        name: {
+            "threshold": metric["value"],
+            "comparison_operator": GREATER if name in WRONG_WHEN_GREATER else LESS,
+        }
+        for name, metric in found[section + "_metrics"].items()
+        if is_number(metric) and not name.endswith(CONSTANT)
+    }
     return {"version": 0.0, section + "_constraints": limits}
 
 
-def widened(limits, room, rows):
-    """Limits with the room that a window of so many rows has."""
-    more = chance.widened(rows) - 1
+def population(measure, columns, limits, section):
+    """For chance.rooms: what measures a window by the metrics that have limits, and the weights of the rows.
+
+    To the baseline's rows of a classification come those of kinds that it may have missed: each class
+    with each answer.
+    """
+    was = measure(*columns)
+    weights = np.ones(len(columns[0]))
+    if section != SECTIONS["Regression"]:
+        truths, told = (np.unique(column, return_index=True)[1] for column in columns[:2])
+        places = np.repeat(truths, len(told)), *[np.tile(told, len(truths))] * (len(columns) - 1)
+        columns = [np.append(column, column[unseen]) for column, unseen in zip(columns, places)]
+        weights = np.append(weights, np.full(len(places[0]), chance.UNSEEN / len(told)))
+
+    def strayed(places):
+        now = measure(*[column[places] for column in columns])
+        return {
+            name: (now[name] - was[name]) * (1 if name in WRONG_WHEN_GREATER else -1)
+            for name in limits
+        }
+
+    return strayed, weights
+
+
+def margins(room, rows):
+    """The room of each metric in a window of so many rows."""
+    return {name: chance.in_window(each, rows) for name, each in room.items()}
+
+
+def widened(limits, room):
+    """Limits that leave more room, by metric; one with no end to its room is none."""
     found = {}
     for name, limit in limits.items():
-        sign = 1 if limit["comparison_operator"] == GREATER else -1
-        found[name] = {**limit, "threshold": limit["threshold"] + sign * more * room[name]}
+        margin = room.get(name, 0.0)
+        if np.isfinite(margin):
+            sign = 1 if limit["comparison_operator"] == GREATER else -1
+            found[name] = {**limit, "threshold": limit["threshold"] + sign * margin}
     return found
 
 
@@ -360,20 +389,21 @@ def violations(metrics, limits):
 
 
 def report(found, metrics, limits, worse, room, settings):
-    """report.json and report.md: each limited metric beside its limit, and what of the difference may be
-    chance: twice the error of a share of so many rows, which is the smallest drift worth believing."""
+    """report.json and report.md: each limited metric beside its limit, and the smallest drift that would have
+    been seen: by `room`, a number by metric, or what may be chance where the baseline leaves none."""
     rows = found["dataset"]["item_count"]
     facts = {
         "endpoint": settings.get("sagemaker_endpoint_name", ""),
         "rows": rows,
         "violations": worse,
-        "room_for_chance": room,
         "metrics": [
             {
                 "name": name,
                 "limit": limit["threshold"],
                 "now": metrics[name]["value"] if name in metrics else NAN,
-                "smallest_drift_seen": smallest_drift(name, metrics),
+                "smallest_drift_seen": room[name]
+                if name in room
+                else smallest_drift(name, metrics),
             }
             for name, limit in limits.items()
         ],

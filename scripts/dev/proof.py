@@ -84,9 +84,9 @@ class Monitor:
             )
         except Refused:
             return REFUSED, REFUSED
-        return int(bool(found.violations)), int(bool(self._without_room(found)))
+        return int(bool(found.violations)), int(bool(self._without_room(found, len(table))))
 
-    def _without_room(self, found) -> list:
+    def _without_room(self, found, rows: int) -> list:
         if self._module is model_quality:
             metrics, known = (
                 files["statistics.json"]["binary_classification_metrics"]
@@ -100,7 +100,7 @@ class Monitor:
             before = json.loads(json.dumps(self._files["analysis.json"]))
             for *_, metric in bias.every_metric(before):
                 metric.pop(bias.ROOM, None)
-            return bias.violations(before, found.files["analysis.json"])
+            return bias.violations(before, found.files["analysis.json"], rows)
         return found.violations
 
 
