@@ -5,7 +5,11 @@ A transform or processing job has no CloudFormation type of its own. A plan hold
     {"Type": "Custom::TransformJob",
      "Properties": {"ServiceToken": <the handler's ARN>, "Name": <how its name begins>,
                     "Request": <CreateTransformJob's members, but for the job's name, which
-                               ${JobName} stands for in any of them>}}
+                               ${JobName} stands for in any of them>,
+                    "Started": {"Name": <how names begin>, "Environment": <variables>}}}
+
+(`Started`, of a processing job, may be left out: other such jobs, which a schedule of the stack starts, and
+which are stopped with the stack)
 
 and CloudFormation then calls the handler with `RequestType: Create`, `Update` or `Delete`
 (CloudFormation user guide, "Custom resource request and response objects"). The job is started or
@@ -47,6 +51,8 @@ def answer(event: dict) -> dict:
         kind = _kind(event["ResourceType"])
         if event["RequestType"] == "Delete":
             _stop(kind, result["PhysicalResourceId"])
+            if "Started" in event["ResourceProperties"] and _goes(event["StackId"]):
+                _stop_started(**event["ResourceProperties"]["Started"])
         else:
             # After an Update with a new name, CloudFormation deletes what had the old one.
             result["PhysicalResourceId"] = _start(kind, event)
@@ -104,6 +110,26 @@ def _stop(kind: str, name: str) -> None:
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("ResourceNotFound", "ValidationException"):
             raise
+
+
+def _goes(stack: str) -> bool:
+    """Whether a stack is being deleted: of an update, too, CloudFormation deletes what it has replaced."""
+    (found,) = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return found["StackStatus"].startswith("DELETE_")
+
+
+def _stop_started(Name: str, Environment: dict[str, str]) -> None:
+    """Stop the processing jobs that have such names, and are told all of this."""
+    sagemaker = client("sagemaker")
+    pages = sagemaker.get_paginator("list_processing_jobs").paginate(
+        StatusEquals="InProgress", NameContains=Name
+    )
+    for page in pages:
+        for job in page["ProcessingJobSummaries"]:
+            name = job["ProcessingJobName"]
+            told = sagemaker.describe_processing_job(ProcessingJobName=name).get("Environment", {})
+            if name.startswith(Name) and Environment.items() <= told.items():
+                _stop("ProcessingJob", name)
 
 
 def typed(value: object, shape: Shape) -> object:

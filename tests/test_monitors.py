@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import uuid
 from datetime import UTC, datetime
 
 import pytest
@@ -191,7 +192,7 @@ def test_what_cannot_work_is_refused_with_its_key(watched, name, changes, words)
     assert words in json.loads(text)["detailedMessage"]
 
 
-def test_destroying_a_monitor_takes_its_schedule_along(watched):
+def test_destroying_a_monitor_takes_its_schedule_and_the_checks_under_way_along(watched):
     body = watched.payload("data-quality", model_name="gone", baseline_data="gone.csv")
     watched.put("gone.csv", "a\n1\n2\n")
     identity = watched.sandbox.provision(body)
@@ -201,6 +202,18 @@ def test_destroying_a_monitor_takes_its_schedule_along(watched):
     assert (
         scheduler.get_schedule(Name=schedule)["ScheduleExpression"] == body["schedule_expression"]
     )
+    sagemaker = watched.sandbox.client("sagemaker")
+    text = scheduler.get_schedule(Name=schedule)["Target"]["Input"]
+    names = []
+    for number, told in enumerate((schedule, schedule, "another-schedule")):
+        request = json.loads(
+            text.replace("<aws.scheduler.execution-id>", str(uuid.UUID(int=number))).replace(
+                "<aws.scheduler.scheduled-time>", "2026-01-01T00:00:00Z"
+            )
+        )
+        request["Environment"]["sagemaker_monitoring_schedule_name"] = told
+        sagemaker.create_processing_job(**request)
+        names.append(request["ProcessingJobName"])
     cloudformation = watched.sandbox.client("cloudformation")
     cloudformation.delete_stack(StackName=identity)
     cloudformation.get_waiter("stack_delete_complete").wait(
@@ -208,3 +221,7 @@ def test_destroying_a_monitor_takes_its_schedule_along(watched):
     )
     with pytest.raises(scheduler.exceptions.ResourceNotFoundException):
         scheduler.get_schedule(Name=schedule)
+    jobs = [sagemaker.describe_processing_job(ProcessingJobName=name) for name in names]
+    ours, theirs = [job["ProcessingJobStatus"] for job in jobs[:2]], jobs[2]["ProcessingJobStatus"]
+    assert set(ours) <= {"Stopping", "Stopped"}
+    assert theirs not in ("Stopping", "Stopped")

@@ -118,6 +118,10 @@ def plan(analysis: Analysis, request: Request, site: Site, artifacts: Mapping[st
                     "ServiceToken": site.handler_arn,
                     "Name": schedule,
                     "Request": _baseline(analysis, values, site, artifacts, schedule, baselines),
+                    "Started": {
+                        "Name": check_begins(schedule),
+                        "Environment": {"sagemaker_monitoring_schedule_name": schedule},
+                    },
                 },
             },
             "Schedule": {
@@ -187,10 +191,14 @@ def _check(
         analysis, values, site, {"baseline": f"{baselines}/{BASELINE_JOB}", "code": artifacts[CODE]},
         variables, results, int(values["monitor_max_runtime_seconds"]),
     )  # fmt: skip
-    # An execution's id is a UUID: 36 characters of the 63 that a job's name may have.
-    return {
-        "ProcessingJobName": f"{schedule[:26].rstrip('-')}-<aws.scheduler.execution-id>"
-    } | request
+    name = f"{check_begins(schedule)}<aws.scheduler.execution-id>"
+    return {"ProcessingJobName": name} | request
+
+
+def check_begins(schedule: str) -> str:
+    """How the names of a schedule's jobs begin. An execution's id, a UUID, takes 36 characters of the 63
+    that a name may have."""
+    return f"{schedule[:26].rstrip('-')}-"
 
 
 def _variables(
