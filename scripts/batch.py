@@ -142,30 +142,30 @@ def score_table(target: Target, arguments: argparse.Namespace) -> dict:
 def score_folder(target: Target, arguments: argparse.Namespace) -> dict:
     """Write what the model says of each candidate file of a folder; a summary."""
     check_folder(target, arguments)
-    places = candidates_in(arguments.input)
-    hashes = each(lambda path: hash_of(places[path]), places)
-    digest = sha256(repr([*zip(places, hashes, strict=True)]).encode())
+    there = candidates_in(arguments.input)
+    hashes = each(lambda path: hash_of(there[path]), there)
+    digest = sha256(repr([*zip(there, hashes, strict=True)]).encode())
     payload, source, result = payload_for(target, arguments.payload, FILE, digest)
     result = f"{result}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"  # where no earlier job has written
     payload |= {CONTENT_TYPE: FILE, RESULT: f"{target.bucket}/{result}"}
-    ask_first(target, payload, f"{len(places)} files")
+    ask_first(target, payload, f"{len(there)} files")
     with explained():
         s3 = target.client("s3")
 
         def send(path: str) -> None:
-            with files.opened(places[path]) as (file, _):
+            with files.opened(there[path]) as (file, _):
                 s3.upload_fileobj(file, target.bucket, f"{source}/{path}")
 
-        each(send, places)
-        say(f"batch: {len(places)} files to s3://{target.bucket}/{source}/")
+        each(send, there)
+        say(f"batch: {len(there)} files to s3://{target.bucket}/{source}/")
         state = carried_out(target, payload, arguments)
-        answers = fetched(s3, target.bucket, result, places, Path(arguments.output))
-    if verdict(state) == FAILED:
-        without = [path for path in places if path not in answers]
+        answers = fetched(s3, target.bucket, result, there, Path(arguments.output))
+    without = [path for path in there if path not in answers]
+    if verdict(state) == FAILED or without:
         more = ", …" if without[SHOWN:] else ""
         raise failed(
             state, arguments.payload,
-            f" Without an answer are {len(without)} of {len(places)} files: "
+            f" Without an answer are {len(without)} of {len(there)} files: "
             f"{', '.join(without[:SHOWN])}{more}; the others' are in {arguments.output}.",
         )  # fmt: skip
     return {

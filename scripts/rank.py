@@ -95,11 +95,10 @@ def here(
     named: list[str], package: bytes, arguments: argparse.Namespace, bar: tqdm
 ) -> Iterator[Row]:
     """Files as rows with scores, in their order, by this machine's processes."""
-    reach = partial(places.use, places.store()) if any(map(places.is_s3, named)) else None
     with (
         command.unpacked(package) as model,
         Crew(ranking.judge, 1, partial(command.settle, model)) as scorers,
-        Crew(ranking.measure, command.workers(arguments), reach) as readers,
+        Crew(ranking.measure, command.workers(arguments), places.reach(named)) as readers,
     ):
         if not scorers.ready():
             raise UserError("the package's model cannot be loaded", "make package")
@@ -114,34 +113,35 @@ def beside(
 ) -> list[Row]:  # fmt: skip
     """The same part by part; those that were done before are taken as they are."""
     parts.begin()
-    lists = [named[at : at + ranking.PART] for at in range(0, len(named), ranking.PART)]
-    items = [(number, some, ranking.versions(some, versions)) for number, some in enumerate(lists)]
-    todo = [item for item in items if parts.told(item[0], item[2]) is None]
-    if kept := len(items) - len(todo):
+    lists = ranking.parted(named, versions)
+    todo = [files for files in lists if parts.told(files.number, files.versions) is None]
+    if kept := len(lists) - len(todo):
         say(f"rank: {kept} parts were done before, in {parts.folder}: going on from there")
-        bar.update(len(named) - sum(len(some) for _, some, _ in todo))
+        bar.update(len(named) - sum(len(files.named) for files in todo))
     if arguments.cluster:
-        on_cluster(todo, versions, package, parts, arguments, bar)
+        on_cluster(todo, package, parts, arguments, bar)
     elif todo:
-        rows = here([place for _, some, _ in todo for place in some], package, arguments, bar)
-        with closing(rows):
-            for number, some, seen in todo:
-                parts.write(number, ranking.packed(islice(rows, len(some))), {}, seen)
-    return [row for number, *_ in items for row in ranking.unpacked(parts.content(number))]
+        places_left = [place for files in todo for place in files.named]
+        with closing(here(places_left, package, arguments, bar)) as rows:
+            for files in todo:
+                content = ranking.packed(islice(rows, len(files.named)))
+                parts.write(files.number, content, {}, files.versions)
+    return [row for files in lists for row in ranking.unpacked(parts.content(files.number))]
 
 
 def on_cluster(
-    todo: list[tuple[int, list[str], str]], versions: dict[str, str], package: bytes, parts: Parts,
-    arguments: argparse.Namespace, bar: tqdm,
-) -> None:  # fmt: skip
+    todo: list[ranking.Files],
+    package: bytes,
+    parts: Parts,
+    arguments: argparse.Namespace,
+    bar: tqdm,
+) -> None:
     """What is to be done, by a cluster's workers."""
-    uses_s3 = places.is_s3(parts.output) or any(places.is_s3(some[0]) for _, some, _ in todo)
-    store = places.store() if uses_s3 else None
+    store = places.needed([parts.output, *(place for files in todo for place in files.named)])
+    told = parts, os.getcwd(), package, cluster.code(), store
     with Cluster(arguments.cluster, arguments.workers) as workers:
-        for (_, some, _), _ in workers.each(
-            files_part, todo, parts, os.getcwd(), versions, package, cluster.code(), store
-        ):
-            bar.update(len(some))
+        for files, _ in workers.each(files_part, todo, *told):
+            bar.update(len(files.named))
 
 
 def summary_of(ranked: list[Row], found: Found, seconds: float) -> dict:
@@ -197,7 +197,7 @@ def merge(arguments: argparse.Namespace) -> dict:
     """Write the list of all shards; how many files it has."""
     columns, rows = shards.merged(arguments.input)
     with forms.written(arguments.output, columns, ranking.NUMBERS, example="ranked.csv") as sink:
-        sink.write("".join(csv_lines(rows)).encode())
+        sink.write_all(line.encode() for line in csv_lines(rows))
     return {"files": len(rows), "ranked": sum(row[0] != "" for row in rows)}
 
 
@@ -223,7 +223,7 @@ def rank(arguments: argparse.Namespace) -> dict:
     with forms.written(
         arguments.output, ranking.columns(more), ranking.NUMBERS, example="ranked.csv"
     ) as sink:
-        sink.write(b"".join(ranking.lines(ranked, of)))
+        sink.write_all(ranking.lines(ranked, of))
     if parts:
         parts.end()
     if arguments.shard:

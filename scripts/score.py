@@ -45,7 +45,7 @@ from candidates import files, tables
 from candidates.files import add_reading
 from clients import places
 from clients.places import Source
-from common.errors import UserError, run
+from common.errors import BadData, UserError, run
 from common.files import sha256
 from common.output import print_json, say
 from scoring import cluster, command, engine, forms, shards
@@ -122,6 +122,12 @@ class Work:
         opens = self.opens() and 0 not in done
         return engine.score(self.table.found, todo(), self.table.which, self.crew, opens)
 
+    def unchanged(self) -> None:
+        """BadData where the table is no longer what it was: what was read is of neither."""
+        place, identity = self.table.place, self.table.identity
+        if self.size is not None and places.identity(place) != identity:
+            raise BadData(f"{self.name} has changed while it was read", "the same again")
+
 
 def straight(work: Work) -> Tally:
     """Score to standard output."""
@@ -137,6 +143,7 @@ def straight(work: Work) -> Tally:
             if work.arguments.drop_bad or not tally.bad_rows:
                 sink.write(block.output)
             told(bar, work, tally.rows)
+    work.unchanged()
     return tally
 
 
@@ -155,14 +162,19 @@ def here(work: Work, parts: Parts) -> list[int]:
     done = parts.done()
     rows = 0
     with progress_of(work) as bar, closing(work.scored(done, seen)) as scored:
-        for number, blocks in groupby(scored, itemgetter(0)):
-            tally, output = Tally(), []
-            for _, block in blocks:
-                tally.add(block)
-                output.append(block.output)
-                told(bar, work, rows + tally.rows)
-            parts.write(number, b"".join(output), tally.told())
-            rows += tally.rows
+        try:
+            for number, blocks in groupby(scored, itemgetter(0)):
+                tally, output = Tally(), []
+                for _, block in blocks:
+                    tally.add(block)
+                    output.append(block.output)
+                    told(bar, work, rows + tally.rows)
+                parts.write(number, b"".join(output), tally.told())
+                rows += tally.rows
+        except engine.Killed as error:
+            earlier = (parts.told_at_last(number) for number in done if number < error.number)
+            error.before += sum(said["rows"] + said["bad_rows"] for said in earlier)
+            raise
         told(bar, work, rows)
     return seen
 
@@ -171,7 +183,7 @@ def on_cluster(work: Work, parts: Parts, package: bytes) -> list[int]:
     """The same, by a cluster's workers."""
     numbers = list(range(-(-work.size // PART_BYTES)))
     todo = sorted(set(numbers) - parts.done())
-    store = places.store() if places.is_s3(work.table.place + parts.output) else None
+    store = places.needed([work.table.place, parts.output])
     with (
         Cluster(work.arguments.cluster, work.arguments.workers) as workers,
         tqdm(total=len(numbers), initial=len(numbers) - len(todo), unit=" parts", desc="score",
@@ -228,7 +240,8 @@ def beside(work: Work, package: bytes, options: bytes) -> Tally:
     """Score part by part, and make one table of them."""
     arguments, table = work.arguments, work.table
     made_with = [table.identity.encode(), package, options, cluster.code().encode()]
-    span = f"{work.begin} {work.end}".encode()
+    # A cluster cuts a table by its bytes, where one machine sees that a cell goes on.
+    span = f"{work.begin} {work.end} {bool(arguments.cluster)}".encode()
     parts = Parts(
         places.absolute(arguments.output),
         sha256(b"".join(sha256(x).encode() for x in [*made_with, span])),
@@ -238,7 +251,8 @@ def beside(work: Work, package: bytes, options: bytes) -> Tally:
     numbers = on_cluster(work, parts, package) if arguments.cluster else here(work, parts)
     tally = Tally()
     for number in numbers:
-        tally.add_told(parts.told(number))
+        tally.add_told(parts.told_at_last(number))
+    work.unchanged()
     tally.judge(arguments.drop_bad)
     has_header = table.found.header is not None and work.opens()
     with forms.written(arguments.output, work.columns(), NUMBERS, has_header) as sink:

@@ -255,7 +255,7 @@ def main() -> int:
     folder = emptied(Path(arguments.output))
     drawn, failed = [], []
     with (
-        Crew(draw, command.workers(arguments)) as crew,
+        Crew(draw, command.workers(arguments), places.reach([one.file for one in some])) as crew,
         tqdm(total=len(some), unit=" sheets", desc="sheets", disable=None) as bar,
     ):
         for (one,), result in crew.each(([one] for one in some), 2 * crew.workers):

@@ -73,7 +73,7 @@ def test_an_error_is_no_answer(server):
 def test_an_unknown_section_is_refused(project):
     result = project.script("dev/bench", "speed")
     assert result.returncode == 1
-    assert "one of: serving, store, batch, jobs, way, growth" in result.stderr
+    assert "one of: serving, store, batch, cluster, jobs, way, growth" in result.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Lists by many machines: the same to the byte as by one, whoever is killed on the way."""
 
 import gzip
+import io
+import itertools
 import json
 import os
 import re
@@ -11,8 +13,12 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_candidate_files import pfd, phcx
 from test_rank import run_rank
 from test_score import run_score
@@ -20,6 +26,7 @@ from test_score import run_score
 from candidates.tables import FEATURES
 from clients import places
 from common.errors import UserError
+from scoring import forms
 from scoring.parts import Parts
 
 pytest.importorskip("distributed")
@@ -158,10 +165,16 @@ def test_a_part_that_is_not_what_was_written_is_refused(tmp_path):
     (tmp_path / "list.csv.parts" / "00000003").write_bytes(b"thre")
     with pytest.raises(UserError, match="has been changed"):
         parts.content(3)
-    for junk in ("00000004.json", "00000004", ".00000005.x", "x.json"):
+    for junk in ("00000004.json", "00000004", ".00000005.x"):
         (tmp_path / "list.csv.parts" / junk).write_text("[1]")
     assert Parts(parts.output, "another run").begin() == 0
     assert os.listdir(parts.folder) == []
+    with pytest.raises(UserError, match="has been changed or removed"):
+        parts.told_at_last(3)
+    Path(parts.folder, "precious.txt").touch()
+    with pytest.raises(UserError, match="holds something else"):
+        parts.begin()
+    assert os.listdir(parts.folder) == ["precious.txt"]
 
 
 def test_parquet_has_what_the_csv_has(project, rows, tmp_path):
@@ -177,6 +190,25 @@ def test_parquet_has_what_the_csv_has(project, rows, tmp_path):
     assert ours.to_dict("list") == theirs.to_dict("list")
     assert ours.id[7] == 'J7, "a"'
     assert list(map(str, ours.dtypes[1:3])) == ["int8", "float64"]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=9))
+def test_the_same_rows_are_the_same_parquet_in_whatever_pieces_they_come(sizes):
+    lines = [f'"a\n{number}",{number % 2},0.{number},eight\n'.encode() for number in range(60)]
+    numbers = {"label": pa.int8(), "probability": pa.float64()}
+
+    def written(pieces: list[bytes]) -> bytes:
+        sink = io.BytesIO()
+        with mock.patch.object(forms, "GROUP", 16):
+            form = forms.Parquet(sink, ["id", "label", "probability", ""], numbers)
+            for piece in pieces:
+                form.write(piece)
+            form.close()
+        return sink.getvalue()
+
+    ends = [0, *itertools.accumulate(sizes), 60]
+    pieces = [b"".join(lines[a:b]) for a, b in itertools.pairwise(ends)]
+    assert sum(sizes) > 60 or written(pieces) == written([b"".join(lines)])
 
 
 def test_a_ranked_list_in_parquet_can_be_drawn(project, night, tmp_path):
@@ -415,22 +447,20 @@ def test_a_queue_that_does_not_know_what_a_job_needs_says_where_to_name_it(
 
 
 @pytest.mark.parametrize("verb", ["rank", pytest.param("score", marks=pytest.mark.slow)])
-def test_the_array_of_jobs_makes_the_list_and_a_killed_job_is_sent_again(
-    project, few, rows, tmp_path, verb
-):
+def test_the_array_of_jobs_makes_the_list(project, few, rows, tmp_path, verb):
     source = few
     if verb == "score":
         source = tmp_path / "night.csv"
         source.write_text("\n".join(rows[:2000]) + "\n")
     if not (project.folder / ".venv").exists():
         (project.folder / ".venv").symlink_to(sys.prefix)
-    place = tmp_path / "lists, all" / "list.csv"
+    place = tmp_path / "v1.2, all" / "list.csv"
     place.parent.mkdir()
-    for number in (1, 3, 2):  # the second is late
+    for number in ("1", "3", "2", ""):  # the last makes the list
         assert not place.exists()
         job = project.run(
             "bash", "scripts/cluster/array.sbatch", VERB=verb, INPUT=str(source), OUTPUT=str(place),
-            SHARES="3", SLURM_ARRAY_TASK_ID=str(number), SLURM_CPUS_PER_TASK="1",
+            SHARES="3", SLURM_ARRAY_TASK_ID=number, SLURM_CPUS_PER_TASK="1",
             SLURM_SUBMIT_DIR=str(project.folder),
         )  # fmt: skip
         assert job.returncode == 0, job.stderr

@@ -44,9 +44,9 @@ class Found:
         below = folder.rstrip("/") + "/"
         for place, version in listed:
             self.versions[place] = version
-            if place == folder:
+            if place == folder and not place.endswith("/"):
                 self.files[place] = place
-            elif place.startswith(below):
+            elif place.startswith(below) and place != below:  # a console's mark of a folder
                 self._add_named(place, place.removeprefix(below))
 
     def _add_named(self, place: str, name: str) -> None:

@@ -9,10 +9,10 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -71,6 +71,18 @@ def store() -> Store:
     return Store(target.s3_url, target.region, keys, target.account)
 
 
+def needed(places: Iterable[str]) -> Store | None:
+    """How this process reaches S3, if one of the places is there."""
+    return store() if any(map(is_s3, places)) else None
+
+
+def reach(places: Iterable[str]) -> Callable[[], None] | None:
+    """What a process calls first that is to read at these places: with a connection of its own, for that of
+    the process that it was forked from is not for two."""
+    found = needed(places)
+    return partial(use, found) if found else None
+
+
 @cache
 def _client():
     return store().client()
@@ -87,7 +99,7 @@ def absolute(place: str, folder: str = "") -> str:
 
 def _split(place: str) -> dict[str, str]:
     bucket, _, key = place[5:].partition("/")
-    if not bucket or not key:
+    if not bucket or not key or key.endswith("/"):
         raise UserError(f"{place} names no object", "s3://bucket/key")
     return {"Bucket": bucket, "Key": key}
 
@@ -113,13 +125,13 @@ def opened(place: str) -> Iterator[Source]:
             yield Source(stream, head["ContentLength"], head["ETag"])
     else:
         try:
-            file = open(Path(place).expanduser(), "rb")
+            file = open(place, "rb")
         except OSError as error:
             raise BadData(f"{place}: {error.strerror}") from None
         with file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
-                yield Source(file, status.st_size, f"{status.st_size} {status.st_mtime_ns}")
+                yield Source(file, status.st_size, _version(status))
             else:
                 yield Source(file, None, "")
 
@@ -132,7 +144,12 @@ def identity(place: str) -> str:
         status = os.stat(place)
     except OSError as error:
         raise BadData(f"{place}: {error.strerror}") from None
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return _version(status)
+
+
+def _version(status: os.stat_result) -> str:
+    """Of a file; when it was last changed is what an archive's unpacker sets, when it came here is not."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _head(place: str) -> dict:

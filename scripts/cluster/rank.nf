@@ -1,5 +1,6 @@
 // Rank a folder by Nextflow: each task its share of the files, and one makes one list of theirs.
 //   nextflow run scripts/cluster/rank.nf --input /data/night --output /data/lists --shares 100
+// Tasks have folders of their own: --input is a whole path, or s3://.
 params.checkout = "${projectDir}/../.."
 params.shares = 100
 
@@ -18,7 +19,7 @@ process share {
     // 3: some files have no rank; they are in the list, with their reasons.
     script:
     """
-    ${params.checkout}/.venv/bin/python ${params.checkout}/scripts/rank.py '${params.input}' \\
+    "${params.checkout}/.venv/bin/python" "${params.checkout}/scripts/rank.py" "${params.input}" \\
         -o ranked-${number}.csv --shard ${number}/${params.shares} --workers ${task.cpus} || [ \$? -eq 3 ]
     """
 }
@@ -34,7 +35,7 @@ process merge {
 
     script:
     """
-    ${params.checkout}/.venv/bin/python ${params.checkout}/scripts/rank.py --merge ranked-*.csv -o list.csv
+    "${params.checkout}/.venv/bin/python" "${params.checkout}/scripts/rank.py" --merge ranked-*.csv -o list.csv
     """
 }
 

@@ -3,7 +3,7 @@
 Dask's protocol is pickle: whoever can speak to a scheduler can run what he likes as the one who started it.
 So what is started here speaks TLS, with certificates made for the occasion, and an address of another
 machine must be tls://; where its certificates are, Dask's own configuration says. Workers run this
-checkout's code, and say so before they get work.
+checkout's code, or none of a list.
 """
 
 import argparse
@@ -13,8 +13,11 @@ import os
 import pickle
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,15 +29,18 @@ from common.output import say
 QUEUES = ("slurm", "htcondor")
 STARTED = ("local", *QUEUES)
 SET_UP = "make cluster-setup"
-PATIENCE = 60.0  # seconds, until a scheduler's first worker
-AT_ONCE = 1024  # parts on their way
+PATIENCE = 60.0  # seconds that a scheduler may have no worker
+LOOK = 5.0  # seconds
+AT_ONCE = 4096  # parts on their way
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pyarrow")  # what a number's last bit depends on
 DASHBOARD = "127.0.0.1:0"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # What workers need: a process of theirs may have others, in which a package's code runs.
 CONFIG = {"distributed.worker.daemon": False}
 PROLOGUE = [
     f"cd {shlex.quote(str(ROOT))}",
-    f"export PYTHONPATH={shlex.quote(f'{ROOT}/scripts:{ROOT}')} DASK_DISTRIBUTED__WORKER__DAEMON=False",
+    f"export PYTHONPATH={shlex.quote(f'{ROOT}/scripts:{ROOT}')} OMP_NUM_THREADS=1",
+    "export DASK_DISTRIBUTED__WORKER__DAEMON=False",
 ]
 
 
@@ -57,8 +63,8 @@ def named(text: str) -> str:
 
 @cache
 def code() -> str:
-    """A digest of the code that makes lists, which all who work on one must share."""
-    digest = hashlib.sha256()
+    """A digest of the code that makes lists, and of what it stands on: all who work on one must share it."""
+    digest = hashlib.sha256(repr([(name, version(name)) for name in PACKAGES]).encode())
     for folder in ("candidates", "clients", "common", "scoring"):
         for path in sorted((ROOT / "scripts" / folder).rglob("*.py")):
             digest.update(path.read_bytes())
@@ -78,7 +84,8 @@ class Cluster:
         # What is wrong is said once, by whoever asked.
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._dask, self._cluster = distributed, None
+        self._dask, self._cluster, self._where = distributed, None, where
+        self._patience = None if where in QUEUES else PATIENCE
         if where in STARTED:
             self._cluster = _started(where, workers or os.cpu_count() or 1)
         try:
@@ -100,15 +107,18 @@ class Cluster:
     def _wait(self, where: str) -> None:
         """Until there is a worker: a queue takes its time."""
         say(f"cluster: {where}, its scheduler at {self._client.scheduler.address}")
-        patience = None if where in QUEUES else PATIENCE
-        if patience is None:
+        if where in QUEUES:
             say("cluster: waiting for the queue's first job")
         try:
-            self._client.wait_for_workers(1, timeout=patience)
+            self._client.wait_for_workers(1, timeout=self._patience)
         except TimeoutError:
-            raise UserError(
-                f"{where} has no workers", f"sh scripts/cluster/worker.sh {where}"
-            ) from None
+            raise self._without_workers() from None
+
+    def _without_workers(self) -> UserError:
+        return UserError(
+            f"{self._where} has no workers: what is done is kept",
+            f"sh scripts/cluster/worker.sh {self._where}, and type the same again",
+        )
 
     def each(
         self, task: Callable, items: Iterable, *arguments: object
@@ -116,34 +126,67 @@ class Cluster:
         """What `task(item, *arguments)` gives for each item, as they end. A worker that is killed costs what
         it had in hand, which is done again.
 
-        UserError when a task raises it, when one has ended its workers several times, or when the scheduler
-        is gone.
+        UserError when a task raises it, when one has ended its workers several times, or when scheduler or
+        workers are gone.
         """
-        items, dask, call = iter(items), self._dask, _caller()
+        items, call = iter(items), _caller()
         # Once to the scheduler and each worker, not with every part; as bytes, for a scheduler need not
         # have our code.
         work = self._client.submit(bytes, pickle.dumps((task, arguments)), pure=False)
         going: dict = {}
-
-        def more(count: int) -> list:
-            new = {
-                self._client.submit(call, work, pickle.dumps(item), pure=False): item
-                for item in islice(items, count)
-            }
-            going.update(new)
-            return list(new)
-
-        ended = dask.as_completed(more(AT_ONCE))
-        try:
+        while True:
+            with self._reached():
+                for item in islice(items, AT_ONCE - len(going)):
+                    going[self._client.submit(call, work, pickle.dumps(item), pure=False)] = item
+                ended = self._ended(list(going))
             for future in ended:
                 item = going.pop(future)
-                yield item, _result(future)
-                ended.update(more(1))
-        except (dask.client.FutureCancelledError, OSError) as error:  # so are closed connections
+                yield item, self._result(future)
+            if not going and not ended:
+                return
+
+    def _ended(self, going: list) -> set:
+        """Those that have ended, of which there is one when this ends. UserError where there have been no
+        workers for too long; a queue may have none for as long as it takes."""
+        seen = time.monotonic()
+        while going:
+            try:
+                return self._dask.wait(going, LOOK, "FIRST_COMPLETED").done
+            except TimeoutError:
+                if self._client.nthreads():
+                    seen = time.monotonic()
+                elif self._patience and time.monotonic() - seen > self._patience:
+                    raise self._without_workers() from None
+        return set()
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        # Closed connections are OSErrors, and a client that has none any more has closed itself.
+        except (self._dask.CancelledError, OSError, RuntimeError) as error:
             raise UserError(
                 f"the cluster's scheduler is gone: {str(error).partition(chr(10))[0]}",
                 "start it and its workers, and type the same again: what is done is kept",
             ) from None
+
+    def _result(self, future: object) -> dict:
+        with self._reached():
+            error = future.exception()
+        if error is None:
+            with self._reached():
+                return future.result()
+        if isinstance(error, UserError):
+            raise error
+        if isinstance(error, self._dask.KilledWorker):
+            raise UserError(
+                "the workers that had one part of it were killed, one after another",
+                "look for why in their logs (memory?), and type the same again: what is done is kept",
+            )
+        remedy = "start them by scripts/cluster/worker.sh, in a checkout of this version"
+        if isinstance(error, OSError):
+            remedy = "what is done is kept: mend that, and type the same again"
+        raise UserError(f"a worker has failed: {error!r}", remedy)
 
 
 def _caller() -> Callable:
@@ -151,28 +194,18 @@ def _caller() -> Callable:
 
     def call(work: bytes, item: bytes) -> dict:
         import pickle
+        from importlib import import_module
 
-        task, arguments = pickle.loads(work)  # noqa: S301 - as all that Dask sends
-        return task(pickle.loads(item), *arguments)  # noqa: S301
+        task, arguments = import_module("scoring.cluster").unpickled(work)
+        return task(pickle.loads(item), *arguments)  # noqa: S301 - as all that Dask sends
 
     return call
 
 
-def _result(future: object) -> dict:
-    from distributed import KilledWorker
-
-    try:
-        return future.result()
-    except KilledWorker:
-        raise UserError(
-            "the workers that had one part of it were killed, one after another",
-            "look for why in the workers' logs (memory?), and type the same again: what is done is kept",
-        ) from None
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the workers do not find this checkout's code: {error}",
-            "start them by scripts/cluster/worker.sh, of this checkout or of one like it",
-        ) from None
+@lru_cache(maxsize=4)
+def unpickled(work: bytes) -> tuple[Callable, tuple]:
+    """The task of many items, and what it is told each time."""
+    return pickle.loads(work)  # noqa: S301
 
 
 def _started(where: str, workers: int) -> object:
@@ -189,13 +222,15 @@ def _started(where: str, workers: int) -> object:
 
     made = {"slurm": dask_jobqueue.SLURMCluster, "htcondor": dask_jobqueue.HTCondorCluster}[where]
     options = dask.config.get(f"jobqueue.{where}.scheduler-options", {})
+    prologue = dask.config.get(f"jobqueue.{where}.job-script-prologue", [])
     try:
         jobs = made(
-            python=sys.executable, security=security, job_script_prologue=PROLOGUE,
+            python=sys.executable, security=security, job_script_prologue=[*prologue, *PROLOGUE],
             scheduler_options={"dashboard_address": DASHBOARD} | options,
             shared_temp_directory=_for_certificates(),
         )  # fmt: skip
-        jobs.scale(jobs=workers)
+        # Jobs that have come to their time are followed by others.
+        jobs.adapt(minimum_jobs=workers, maximum_jobs=workers)
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(
             f"{where}: {error}", "name cores, memory and queue in ~/.config/dask/jobqueue.yaml"

@@ -35,7 +35,16 @@ _model = _inference = None  # of a worker process
 
 
 class Killed(Exception):
-    """Rows that end the process that scores them."""
+    """Rows that end the process that scores them; `number` is their block's."""
+
+    def __init__(self, number: int, before: int, count: int) -> None:
+        self.number, self.before, self.count = number, before, count
+
+    def __str__(self) -> str:
+        return (
+            f"rows {self.before + 1} to {self.before + self.count}: the process that scores them was killed, "
+            "twice"
+        )
 
 
 class Scored:
@@ -285,9 +294,7 @@ def score(
         if result is None:
             block, *_, first = call.args
             count = len(tables.rows_in(block.decode(errors="replace"), found, first).values)
-            raise Killed(
-                f"rows {rows + 1} to {rows + count}: the process that scores them was killed, twice"
-            )
+            raise Killed(numbers[0], rows, count)
         (scored,) = result
         rows += scored.rows
         yield numbers.popleft(), scored

@@ -1,7 +1,8 @@
 """The forms that a list is written in: CSV, or Parquet where its name says so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import PurePath
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from clients import places
 from common.lines import csv_lines
 
 PARQUET = ".parquet"
+GROUP = 65_536  # rows
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".xlsx", ".json", ".feather", ".arrow")
 
 
@@ -42,12 +44,16 @@ class Csv:
     def write(self, lines: bytes) -> None:
         self._sink.write(lines)
 
+    def write_all(self, lines: Iterable[bytes]) -> None:
+        """Line by line."""
+        self._sink.writelines(lines)
+
     def close(self) -> None:
         pass
 
 
 class Parquet:
-    """The same lines as row groups: what of ours is a number, is one there; the rest is text."""
+    """The same lines as row groups of GROUP: what of ours is a number, is one there; the rest is text."""
 
     def __init__(self, sink: BinaryIO, columns: list[str], numbers: dict[str, pa.DataType]) -> None:
         named = [name or f"column_{place}" for place, name in enumerate(columns, start=1)]
@@ -56,6 +62,7 @@ class Parquet:
         self._columns = [str(number) for number in range(len(named))]
         self._types = dict(zip(self._columns, types, strict=True))
         self._schema = pa.schema(list(zip(named, types, strict=True)))
+        self._waiting = self._schema.empty_table()
         self._writer = parquet.ParquetWriter(sink, self._schema, compression="zstd")
 
     def write(self, lines: bytes) -> None:
@@ -71,9 +78,24 @@ class Parquet:
                 column_types=self._types, null_values=[""], strings_can_be_null=False
             ),
         )
-        self._writer.write_table(table.rename_columns(self._schema.names))
+        self._waiting = pa.concat_tables([self._waiting, table.rename_columns(self._schema.names)])
+        # The same rows make the same bytes, in whatever pieces they come.
+        while len(self._waiting) >= GROUP:
+            self._write(GROUP)
+
+    def _write(self, count: int) -> None:
+        self._writer.write_table(self._waiting.slice(0, count).combine_chunks(), count)
+        self._waiting = self._waiting.slice(count)
+
+    def write_all(self, lines: Iterable[bytes]) -> None:
+        """Line by line."""
+        lines = iter(lines)
+        while some := b"".join(islice(lines, GROUP)):
+            self.write(some)
 
     def close(self) -> None:
+        if len(self._waiting):
+            self._write(len(self._waiting))
         self._writer.close()
 
 

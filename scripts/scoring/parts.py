@@ -7,12 +7,15 @@ input, model or option, finds nothing of his. On S3 as in a folder, from one pro
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients import places
 from common.errors import UserError
 from common.files import sha256
+
+OURS = re.compile(r"\d{8}(\.json)?|\.\d{8}.*")  # a part, its line, or half of either
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Parts:
         if not places.is_s3(self.output):
             Path(self.folder).mkdir(exist_ok=True)
         there = self._there()
+        if others := [place for place in there if not OURS.fullmatch(place.rpartition("/")[2])]:
+            raise UserError(f"{self.folder} holds something else: {min(others)}", "another output")
         lines = {line for line in there if line.endswith(".json") and self._is_ours(line)}
         for place in there - lines - {line.removesuffix(".json") for line in lines}:
             places.remove(place)
@@ -52,6 +57,10 @@ class Parts:
         number = line.rpartition("/")[2].removesuffix(".json")
         return int(number) if number.isdecimal() else None
 
+    def has_place(self) -> bool:
+        """Whether this machine sees where they are kept."""
+        return places.is_s3(self.output) or os.path.isdir(self.folder)
+
     def _there(self) -> set[str]:
         """All that is there, whoever's it is."""
         if places.is_s3(self.output):
@@ -66,7 +75,7 @@ class Parts:
         except ValueError:
             return None
         ours = isinstance(told, dict) and told.get("made_with") == self.made_with
-        return told if ours and of in ("", told["of"]) else None
+        return told if ours and of in ("", told.get("of")) else None
 
     def write(self, number: int, content: bytes, told: dict, of: str = "") -> dict:
         """Keep a part, and what is told of it."""
@@ -75,15 +84,25 @@ class Parts:
         places.write(self._place(number, ".json"), json.dumps(told).encode())
         return told
 
+    def told_at_last(self, number: int) -> dict:
+        """What was told of a part that must be there. UserError where it is not."""
+        told = self.told(number)
+        if told is None:
+            raise self._changed(number)
+        return told
+
     def content(self, number: int) -> bytes:
-        """A part that is there. UserError where it is no longer what was written."""
-        content, told = places.read(self._place(number)), self.told(number)
-        if content is None or told is None or sha256(content) != told["content"]:
-            raise UserError(
-                f"{self._place(number)} has been changed or removed, by another run for {self.output}?",
-                f"once that has ended, the same again; all anew: rm -r {self.folder}",
-            )
+        """A part that must be there. UserError where it is no longer what was written."""
+        content = places.read(self._place(number))
+        if content is None or sha256(content) != self.told_at_last(number)["content"]:
+            raise self._changed(number)
         return content
+
+    def _changed(self, number: int) -> UserError:
+        return UserError(
+            f"{self._place(number)} has been changed or removed, by another run for {self.output}?",
+            "once that has ended, the same again",
+        )
 
     def end(self) -> None:
         """The list is whole: they are needed no longer."""

@@ -114,6 +114,27 @@ def rows(named: list[str], readers: Crew, scorers: Crew) -> Iterator[Row]:
         yield from result or [replace(row, reason=KILLED.format("scores")) for row in block]
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A part of a list that is to be made: its number, the files' names, what is known of their versions, and
+    a digest of these."""
+
+    number: int
+    named: list[str]
+    known: dict[str, str]
+    versions: str
+
+
+def parted(named: list[str], known: dict[str, str]) -> list[Files]:
+    """The files of each part."""
+    found = []
+    for number, at in enumerate(range(0, len(named), PART)):
+        some = named[at : at + PART]
+        ours = {place: known[place] for place in some if place in known}
+        found.append(Files(number, some, ours, versions(some, ours)))
+    return found
+
+
 def versions(named: list[str], known: dict[str, str], folder: str = "") -> str:
     """A digest of what tells these files, as they are named in `folder`, from all others of their names,
     where that is not `known`."""

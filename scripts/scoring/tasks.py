@@ -4,7 +4,6 @@ Each of a worker's threads has processes of its own for it, as a command on one 
 package's code get no files, and a file that ends the process that reads it does not end the worker.
 """
 
-import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -47,12 +46,17 @@ class Hands:
         self._open.close()
 
 
-def _hands(package: bytes, code: str, store: Store | None) -> Hands:
+def _hands(package: bytes, code: str, store: Store | None, parts: Parts) -> Hands:
     if code != cluster.code():
         raise UserError(
             "a worker runs another version of this checkout", "start it again, of the same version"
         )
     places.use(store)
+    if not parts.has_place():
+        raise UserError(
+            f"a worker does not see {parts.folder}",
+            "an output that every machine of the cluster sees, or s3://",
+        )
     hands = getattr(_of_thread, "hands", None)
     if hands is None or hands.made_of != (package, store):
         if hands:
@@ -68,8 +72,8 @@ def table_part(
 
     UserError where the table is not the one that was named, or has no such part.
     """
-    hands = _hands(package, code, store)
-    name = f"{table.place}, part {number}"
+    hands = _hands(package, code, store, parts)
+    name = table.place.rpartition("/")[2]
     with places.opened(table.place) as source:
         if source.identity != table.identity:
             raise UserError(f"{table.place} has changed, or is another where a worker looks for it")
@@ -84,28 +88,27 @@ def table_part(
                 tally.add(scored)
                 output.append(scored.output)
         except engine.Killed as error:
-            raise UserError(f"{name}: {error}") from None
+            raise UserError(f"{name}, from byte {stretch.begin} on: {error}") from None
     return parts.write(number, b"".join(output), tally.told())
 
 
 def files_part(
-    item: tuple[int, list[str], str], parts: Parts, folder: str, versions: dict[str, str],
-    package: bytes, code: str, store: Store | None,
-) -> dict:  # fmt: skip
-    """Read and score some files, and keep their rows; what is told of them. An item is the number of the
-    part, the files as they are named in `folder`, and what whoever asked has seen of them.
+    files: ranking.Files, parts: Parts, folder: str, package: bytes, code: str, store: Store | None
+) -> dict:
+    """Read and score some files, which are named in `folder`, and keep their rows; what is told of them.
 
-    UserError where none of them is there: this machine does not see their folder.
+    UserError where they are not those that whoever asked has seen.
     """
-    number, named, seen = item
-    hands = _hands(package, code, store)
-    of = ranking.versions(named, versions, folder)
-    there = [places.absolute(place, folder) for place in named]
-    if of != seen and not any(places.is_s3(place) or os.path.lexists(place) for place in there):
+    hands = _hands(package, code, store, parts)
+    there = [places.absolute(place, folder) for place in files.named]
+    if ranking.versions(files.named, files.known, folder) != files.versions:
         raise UserError(
-            f"a worker does not see {there[0]} and the {len(named) - 1} files after it",
-            "put them where every machine of the cluster sees them, or at s3://",
+            f"{there[0]} and the {len(there) - 1} files after it have changed, or are others where a worker "
+            "looks for them",
+            "where every machine sees them, or at s3://, type the same again: what is done is kept",
         )
+    if not hands.rows.ready():
+        raise UserError("a worker cannot load the package's model", "look for why in its log")
     rows = ranking.rows(there, hands.files, hands.rows)
-    ours = (replace(row, file=place) for row, place in zip(rows, named, strict=True))
-    return parts.write(number, ranking.packed(ours), {}, of)
+    ours = (replace(row, file=place) for row, place in zip(rows, files.named, strict=True))
+    return parts.write(files.number, ranking.packed(ours), {}, files.versions)
