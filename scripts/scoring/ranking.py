@@ -5,7 +5,7 @@ Files are read in processes that have no model, and scored in one that has no fi
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +151,8 @@ def versions(named: list[str], known: dict[str, str], folder: str = "") -> str:
 
 def packed(some: Iterable[Row]) -> bytes:
     """Rows as a part of a list keeps them."""
-    return b"".join(json.dumps(astuple(row)).encode() + b"\n" for row in some)
+    kept = ([getattr(row, name) for name in Row.__slots__] for row in some)
+    return b"".join(json.dumps(values).encode() + b"\n" for values in kept)
 
 
 def unpacked(content: bytes) -> list[Row]:

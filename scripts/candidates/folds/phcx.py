@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from xml.etree.ElementTree import Element, TreeBuilder  # noqa: S405 - builds a tree, parses nothing
 from xml.parsers import expat
 
@@ -141,9 +142,14 @@ def _plane(element: Element | None) -> np.ndarray | None:
 def _axis(element: Element | None) -> str | None:
     """The DMs of the search, in words."""
     text = None if element is None else element.text
-    if text is not None and (len(text) > PIECE or not DMS.fullmatch(text)):
+    if text is not None and (len(text) > PIECE or not _are_dms(text)):
         raise Unreadable(f"<DmIndex> does not hold {TRIALS} DMs of less than {MOST_DM:g}")
     return text
+
+
+@lru_cache(maxsize=8)  # a survey has one, and looking at it takes a quarter of a file's time
+def _are_dms(text: str) -> bool:
+    return DMS.fullmatch(text) is not None
 
 
 def _value(parent: Element | None, tag: str) -> float | None:
