@@ -7,8 +7,6 @@ import resource
 import subprocess
 import sys
 import time
-import timeit
-import xml.etree.ElementTree as ET  # noqa: S405 - our own files, for the floor
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from measure.place import Place
 SCORE, RANK = "score", "rank"
 HERE, DASK = "processes", "Dask"
 WORKERS = (1, 2)
-SIZES = {SCORE: (200_000, 3_000_000), RANK: (600, 4_600)}  # rows; files: enough for every worker
+SIZES = {SCORE: (200_000, 3_000_000), RANK: (600, 10_000)}  # rows; files: enough for every worker
 FLOOR = "gzip and XML alone"
 WALL, CPU = "s", "CPU s"
 DISTINCT = 200  # files, over and over again
@@ -34,7 +32,7 @@ SURVEYS = (10**6, 10**9, 10**11)
 
 
 def measure(place: Place) -> dict[tuple, float]:
-    """Seconds from a command to its end, of a small and a large input; of one file's floor."""
+    """Seconds from a command to its end, of a small and a large input; and of the floor, for files."""
     figures: dict[tuple, float] = {}
     for verb, sizes in SIZES.items():
         for size in sizes:
@@ -46,25 +44,34 @@ def measure(place: Place) -> dict[tuple, float]:
                     figures |= {
                         (verb, size, way, workers, unit): value for unit, value in taken.items()
                     }
-    packed = [phcx(number) for number in range(20)]
-    seconds = min(timeit.repeat(lambda: list(map(parsed, packed)), number=1)) / len(packed)
-    return figures | {(RANK, 1, FLOOR, 1, CPU): seconds}
+            if verb == RANK:
+                command = [sys.executable, "-c", ALONE, str(source)]
+                figures |= {
+                    (FLOOR, size, HERE, 1, unit): value for unit, value in timed(command).items()
+                }
+    return figures
 
 
-def parsed(packed: bytes) -> ET.Element:
-    return ET.fromstring(gzip.decompress(packed))  # noqa: S314
+ALONE = """
+import gzip, pathlib, sys, xml.etree.ElementTree as tree
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    tree.fromstring(gzip.decompress(path.read_bytes()))
+"""
 
 
 def run(verb: str, source: Path, way: str, workers: int) -> dict[str, float]:
-    """Seconds of a command, and of processors, its processes' all."""
     command = [sys.executable, f"scripts/{verb}.py", str(source), "-o", f"{source}.out"]
     command += ["--json", "--workers", str(workers)]
-    command += ["--cluster", "local"] if way == DASK else []
+    return timed(command + (["--cluster", "local"] if way == DASK else []))
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Seconds of a command, and of processors, its processes' all."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - began
     if done.returncode:
-        raise UserError(f"{verb}.py failed: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"{command[1]} failed: {done.stderr.strip().splitlines()[-1]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         WALL: seconds,
@@ -115,7 +122,7 @@ def phcx(number: int) -> bytes:
 
 def each(medians: pd.Series, verb: str, way: str, workers: int, unit: str = WALL) -> float:
     """Seconds a candidate, when everything has started."""
-    small, large = SIZES[verb]
+    small, large = SIZES.get(verb, SIZES[RANK])
     taken = [medians[verb, size, way, workers, unit] for size in (small, large)]
     return (taken[1] - taken[0]) / (large - small)
 
@@ -132,7 +139,7 @@ def rates(medians: pd.Series) -> list[str]:
                     f"{f'{verb}, {workers} {way}':22}{1 / seconds:14,.0f}{one / seconds:8.2f}"
                     f"{medians[verb, small, way, workers, WALL]:10.1f}{processor * 1e6:13,.2f}"
                 )
-    floor = medians[RANK, 1, FLOOR, 1, CPU]
+    floor = each(medians, FLOOR, HERE, 1, CPU)
     ratio = each(medians, RANK, HERE, 1, CPU) / floor
     lines.append(f"{FLOOR}: {floor * 1e6:,.0f} us a file; rank {ratio:.2f} times it, all processes")
     return lines
