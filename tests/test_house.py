@@ -55,7 +55,9 @@ KNOWS = {
         "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.aws",
     },
     "orchestrator.sandbox.sns": {"orchestrator.sandbox", "orchestrator.sandbox.aws"},
-    "orchestrator.sandbox.store": {"orchestrator", "orchestrator.sandbox"},
+    "orchestrator.sandbox.store": {
+        "orchestrator", "orchestrator.sandbox", "orchestrator.sandbox.hosting",
+    },
 }  # fmt: skip
 
 

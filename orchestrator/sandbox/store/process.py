@@ -17,13 +17,13 @@ from setproctitle import setproctitle
 from orchestrator.sandbox import web
 from orchestrator.sandbox.children import ChildFailed, Line
 from orchestrator.sandbox.gate import Gate
+from orchestrator.sandbox.hosting.manners import be_modest
 from orchestrator.sandbox.places import REGION, SPARE_BYTES, Places, load_credentials
 from orchestrator.sandbox.store.proof import ways_in
 from orchestrator.sandbox.store.seaweed import Seaweed
 
 log = logging.getLogger("store")
 
-NICENESS = 10  # predictions come first
 WATCH_SECONDS = 0.1
 HEARD_SECONDS = 1  # for the last word to be read
 
@@ -88,7 +88,7 @@ def main(folder: str, name: str, number: int) -> None:
     setproctitle(f"sandbox store {folder}")
     os.chdir(folder)
     os.umask(0o077)
-    os.nice(NICENESS)
+    be_modest()  # predictions come first
     listener = socket.socket(fileno=number)
     line = Line(name, {"kind": "store"}, [listener])
     weed = Seaweed(Path(folder, "store"))
