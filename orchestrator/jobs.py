@@ -26,6 +26,7 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 from botocore.model import Shape
 
+from orchestrator import cloudformation
 from orchestrator.environment import client
 
 log = logging.getLogger(__name__)
@@ -114,8 +115,8 @@ def _stop(kind: str, name: str) -> None:
 
 def _goes(stack: str) -> bool:
     """Whether a stack is being deleted: of an update, too, CloudFormation deletes what it has replaced."""
-    (found,) = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    return found["StackStatus"].startswith("DELETE_")
+    found = cloudformation.find(stack)
+    return found is None or found["StackStatus"].startswith("DELETE_")
 
 
 def _stop_started(Name: str, Environment: dict[str, str]) -> None:

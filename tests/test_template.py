@@ -524,6 +524,7 @@ NAMELESS = {
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",
     "cloudformation:DescribeStacks",
+    "sagemaker:ListProcessingJobs",
 }
 
 

@@ -51,7 +51,6 @@ def _hands(package: bytes, code: str, store: Store | None, parts: Parts) -> Hand
         raise UserError(
             "a worker runs another version of this checkout", "start it again, of the same version"
         )
-    places.use(store)
     if not parts.has_place():
         raise UserError(
             f"a worker does not see {parts.folder}",
@@ -61,6 +60,7 @@ def _hands(package: bytes, code: str, store: Store | None, parts: Parts) -> Hand
     if hands is None or hands.made_of != (package, store):
         if hands:
             hands.close()
+        places.use(store)
         hands = _of_thread.hands = Hands(package, store)
     return hands
 
