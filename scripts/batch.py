@@ -67,7 +67,8 @@ def beside(found: Layout, carried: list, answers: bytes) -> str:
         [*(cell.strip() for cell in cells), *line.split(",")]
         for cells, line in zip(carried, lines, strict=True)
     )
-    return engine.header(found, engine.ANSWER).decode() + "".join(csv_lines(rows))
+    head = [] if found.header is None else [engine.columns(found, engine.ANSWER)]
+    return "".join(csv_lines([*head, *rows]))
 
 
 def payload_for(target: Target, path: Path, kind: str, digest: str) -> tuple[dict, str, str]:

@@ -8,9 +8,9 @@
 Input is a candidate file, PHCX or PFD, packed by gzip or not, which goes to the endpoint as it is; or a
 table of candidates in any dialect, Parquet, or either packed: columns are found by name, or by position
 where eight have none. Which of both it is, its content says. The class, where there is one, is shown beside
-the answer, and so is what is neither feature nor class, such as an id. `model` is which of its two models the endpoint took,
-`eight`, or `six` where DM curves are of another scale (docs/data.md); what lay outside of what it was trained
-on is in its log. (With --api the model is not known: that hands on an answer's body alone.)
+the answer, and so is what is neither feature nor class, such as an id. `model` is which of its two models the
+endpoint took, `eight`, or `six` where DM curves are of another scale (docs/data.md); what lay outside of what
+it was trained on is in its log. (With --api the model is not known: that hands on an answer's body alone.)
 """
 
 import argparse

@@ -99,7 +99,10 @@ class Work:
             self.name += f", from byte {self.begin} on"
 
     def columns(self) -> list[str]:
-        return [*map(self.table.found.title, self.table.found.carried), *ANSWER, MODEL]
+        return engine.columns(self.table.found, [*ANSWER, MODEL])
+
+    def has_header(self) -> bool:
+        return self.table.found.header is not None and self.opens()
 
     def opens(self) -> bool:
         """Whether it begins with the table's header, if that has one."""
@@ -132,9 +135,8 @@ class Work:
 def straight(work: Work) -> Tally:
     """Score to standard output."""
     tally = Tally()
-    columns, has_header = work.columns(), work.table.found.header is not None and work.opens()
     with (
-        forms.written("-", columns, NUMBERS, has_header) as sink,
+        forms.written("-", work.columns(), NUMBERS, work.has_header()) as sink,
         progress_of(work) as bar,
         closing(work.scored(set(), [])) as scored,
     ):
@@ -254,8 +256,7 @@ def beside(work: Work, package: bytes, options: bytes) -> Tally:
         tally.add_told(parts.told_at_last(number))
     work.unchanged()
     tally.judge(arguments.drop_bad)
-    has_header = table.found.header is not None and work.opens()
-    with forms.written(arguments.output, work.columns(), NUMBERS, has_header) as sink:
+    with forms.written(arguments.output, work.columns(), NUMBERS, work.has_header()) as sink:
         for number in numbers:
             sink.write(parts.content(number))
     parts.end()

@@ -300,9 +300,6 @@ def score(
         yield numbers.popleft(), scored
 
 
-def header(found: Layout, answer: list[str]) -> bytes:
-    """The header line of the table's other columns and an answer's; none where the table has none."""
-    if found.header is None:
-        return b""
-    titles = [found.title(column) for column in found.carried]
-    return "".join(csv_lines([[*titles, *answer]])).encode()
+def columns(found: Layout, answer: list[str]) -> list[str]:
+    """Of the output: the table's other columns and an answer's."""
+    return [*map(found.title, found.carried), *answer]
