@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from test_score import run_score
 from candidates.tables import FEATURES
 from clients import places
 from common.errors import UserError
-from scoring import forms
+from scoring import cluster, forms, ranking, tasks
 from scoring.parts import Parts
 
 pytest.importorskip("distributed")
@@ -292,6 +293,27 @@ def test_what_a_worker_refuses_is_one_line(project, table, tmp_path):
     assert b"a cell in quotes goes on where the shard ends" in result.stderr
     assert b"Traceback" not in result.stderr
     assert not place.exists()
+
+
+def test_a_worker_that_sees_another_input_or_no_output_does_nothing(tmp_path, monkeypatch):
+    place, parts = tmp_path / "night.csv", Parts(str(tmp_path / "list.csv"), "this run")
+    place.write_text("1,2\n")
+    code = cluster.code()
+    with pytest.raises(UserError, match=r"does not see .*list\.csv\.parts"):
+        tasks.table_part(0, parts, None, b"", code, None)
+    with pytest.raises(UserError, match="another version of this checkout"):
+        tasks.table_part(0, parts, None, b"", "other", None)
+    parts.begin()
+    monkeypatch.setattr(tasks, "Hands", lambda *_: SimpleNamespace(made_of=(b"", None)))
+    table = tasks.Table(str(place), "another", None, "eight")
+    with pytest.raises(UserError, match="has changed, or is another"):
+        tasks.table_part(0, parts, table, b"", code, None)
+    files = ranking.Files(0, [place.name], {}, "another")
+    with pytest.raises(UserError, match="have changed, or are others"):
+        tasks.files_part(files, parts, str(tmp_path), b"", code, None)
+    assert parts.done() == set()
+    monkeypatch.delattr(tasks._of_thread, "hands")
+    places.use(None)
 
 
 def certificate(folder: Path) -> dict[str, str]:
